@@ -1,0 +1,272 @@
+"""The argument checks of every op, once for all backends: each raises the named error before anything is written.
+
+Duck-typed: an array is anything with `shape`, `dtype` and either `memory_range` or NumPy's array interface.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..spec import DTypeError, LayoutError, ShapeError, out_extent, pair, pool_extent
+
+FLOATS = ("float32", "float64")
+
+
+class ConvDims(NamedTuple):
+    """Geometry of one convolution.  C and K count all columns; Gx and Gy are the columns of x and y."""
+
+    N: int
+    Gx: int
+    Gy: int
+    H: int
+    W: int
+    C: int
+    K: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride: int
+    before: int
+    after: int
+    groups: int
+
+
+def _fail(op: str, what: str) -> None:
+    raise ShapeError(f"{op}: {what}")
+
+
+def shape(op: str, name: str, array, want: tuple[int, ...]) -> None:
+    if tuple(array.shape) != tuple(want):
+        _fail(op, f"{name} has shape {tuple(array.shape)}, but {tuple(want)} is needed")
+
+
+def rank(op: str, **arrays_and_rank) -> None:
+    want = arrays_and_rank.pop("want")
+    for name, array in arrays_and_rank.items():
+        if array.ndim != want:
+            _fail(op, f"{name} has {array.ndim} axes, but {want} are needed (shape {tuple(array.shape)})")
+
+
+def floats(op: str, **arrays) -> None:
+    """All arrays of one float type."""
+    first = None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        kind = str(array.dtype)
+        if kind not in FLOATS:
+            raise DTypeError(f"{op}: {name} is {kind}, but ops compute in {' or '.join(FLOATS)}; convert it first")
+        first = first or (name, kind)
+        if kind != first[1]:
+            raise DTypeError(f"{op}: {name} is {kind} and {first[0]} is {first[1]}; all arrays of a call have one type")
+
+
+def dtype(op: str, name: str, array, want: str) -> None:
+    if str(array.dtype) != want:
+        raise DTypeError(f"{op}: {name} is {array.dtype}, but {want} is needed")
+
+
+def _range(array) -> tuple[int, int]:
+    if hasattr(array, "memory_range"):
+        return array.memory_range
+    low = high = array.__array_interface__["data"][0]
+    for extent, step in zip(array.shape, array.strides, strict=True):
+        if extent == 0:
+            return (low, low)
+        if step > 0:
+            high += (extent - 1) * step
+        else:
+            low += (extent - 1) * step
+    return (low, high + array.itemsize)
+
+
+def _interleaved(a, b) -> bool:
+    """Two blocks of images of one (G, N, ...) array: their address ranges cross, their elements do not."""
+    if a.shape[2:] != b.shape[2:] or a.strides != b.strides or a.ndim < 3 or not a.strides[0] or not a.strides[1]:
+        return False
+    distance = abs(a.__array_interface__["data"][0] - b.__array_interface__["data"][0])
+    images, rest = divmod(distance, a.strides[1])
+    return rest == 0 and max(a.shape[1], b.shape[1]) <= images and (images + max(a.shape[1], b.shape[1])) * a.strides[1] <= a.strides[0]
+
+
+def separate(op: str, outputs: dict, inputs: dict, same_ok: bool = False) -> None:
+    """No output overlaps an input or another output; `same_ok` lets an output be exactly an input."""
+    out = [(n, a, _range(a)) for n, a in outputs.items() if a is not None]
+    others = [(n, a, _range(a)) for n, a in inputs.items() if a is not None]
+    for i, (name, a, (low, high)) in enumerate(out):
+        for other, b, (lo, hi) in others + [(n, x, r) for n, x, r in out[:i]]:
+            if low < hi and lo < high:
+                same = same_ok and other in inputs and (lo, hi) == (low, high) and a.shape == b.shape
+                if not same and not (hasattr(a, "strides") and _interleaved(a, b)):
+                    raise LayoutError(f"{op}: {name} overlaps {other} in memory; give it an array of its own")
+
+
+def per_image(op: str, **arrays) -> None:
+    """(H, W, C) of each image contiguous (axes 0 and 1 may be strided); rank-3 arrays: rows contiguous."""
+    for name, a in arrays.items():
+        if a is None or not hasattr(a, "strides"):
+            continue
+        step = a.itemsize
+        for axis in range(a.ndim - 1, 1, -1):
+            if a.shape[axis] > 1 and a.strides[axis] != step:
+                raise LayoutError(f"{op}: {name} is not contiguous along axis {axis} (strides {a.strides}); pass a contiguous copy")
+            step *= a.shape[axis]
+
+
+def contiguous(op: str, **arrays) -> None:
+    for name, a in arrays.items():
+        if a is not None and not a.flags.c_contiguous:
+            raise LayoutError(f"{op}: {name} is not contiguous; pass a contiguous copy")
+
+
+def conv(op: str, *, x, w, y, b=None, stride, pad, groups, outputs, local=False) -> ConvDims:
+    """x, y: the two activations' arrays (or their gradients); `outputs` names which arguments are written."""
+    rank(op, x=x, y=y, want=5)
+    rank(op, w=w, want=6 if local else 4)
+    floats(op, x=x, w=w, b=b, y=y)
+    Gx, N, H, W, Cx = x.shape
+    Gy, Ny, P, Q, Ky = y.shape
+    K, R, S, Cg = w.shape[2:] if local else w.shape
+    C = Gx * Cx
+    if N < 1:
+        _fail(op, "a batch of 0 images; give at least one")
+    if Ny != N:
+        _fail(op, f"x holds {N} images and y {Ny}")
+    if groups < 1 or C % groups or K % groups or (groups > 1 and (groups % Gx or groups % Gy)):
+        _fail(op, f"groups={groups} does not divide {C} input channels in {Gx} columns and {K} maps in {Gy} columns")
+    if Cg * groups != C:
+        _fail(op, f"w reads {Cg} channels a group, but x has {C} channels in {groups} groups")
+    if Ky * Gy != K:
+        _fail(op, f"w makes {K} maps, but y holds {Gy} x {Ky}")
+    before, after = pair(pad)
+    want = (out_extent(H, R, stride, pad), out_extent(W, S, stride, pad))
+    if (P, Q) != want:
+        _fail(op, f"y is {P} x {Q}, but {H} x {W} with window {R} x {S}, stride {stride}, pad ({before}, {after}) gives {want[0]} x {want[1]}")
+    if local and w.shape[:2] != (P, Q):
+        _fail(op, f"w has filters for {w.shape[0]} x {w.shape[1]} positions, but y has {P} x {Q}")
+    if b is not None:
+        shape(op, "b", b, (P, Q, K) if local else (K,))
+    per_image(op, x=x, y=y)
+    contiguous(op, w=w, b=b)
+    named = {"x": x, "w": w, "b": b, "y": y}
+    separate(op, {n: named[n] for n in outputs}, {n: a for n, a in named.items() if n not in outputs})
+    return ConvDims(N, Gx, Gy, H, W, C, K, R, S, P, Q, stride, before, after, groups)
+
+
+def linear(op: str, *, x, w, y, b=None, groups, outputs) -> None:
+    rank(op, x=x, y=y, want=3)
+    rank(op, w=w, want=2)
+    floats(op, x=x, w=w, b=b, y=y)
+    if x.shape[1] != y.shape[1] or x.shape[1] < 1:
+        _fail(op, f"x holds {x.shape[1]} images and y {y.shape[1]}; both need the same, at least one")
+    K, F = w.shape
+    if groups < 1 or (groups > 1 and not groups == x.shape[0] == y.shape[0]):
+        _fail(op, f"groups={groups} needs as many columns, but x has {x.shape[0]} and y {y.shape[0]}")
+    if F * groups != x.shape[0] * x.shape[2]:
+        _fail(op, f"w reads {F} inputs in {groups} groups, but x has {x.shape[0]} x {x.shape[2]}")
+    if K != y.shape[0] * y.shape[2]:
+        _fail(op, f"w makes {K} outputs, but y holds {y.shape[0]} x {y.shape[2]}")
+    if b is not None:
+        shape(op, "b", b, (K,))
+    per_image(op, x=x, y=y)
+    contiguous(op, w=w, b=b)
+    named = {"x": x, "w": w, "b": b, "y": y}
+    separate(op, {n: named[n] for n in outputs}, {n: a for n, a in named.items() if n not in outputs})
+
+
+def elementwise(op: str, *, outputs, in_place=True, **arrays) -> None:
+    """Equal shapes; an output may be an input when `in_place`."""
+    floats(op, **arrays)
+    first = next(iter(arrays.values()))
+    for name, array in arrays.items():
+        shape(op, name, array, first.shape)
+    per_image(op, **arrays)
+    separate(op, {n: arrays[n] for n in outputs}, {n: a for n, a in arrays.items() if n not in outputs}, same_ok=in_place)
+
+
+def norm(op: str, *, n, outputs, **arrays) -> None:
+    rank(op, want=5, **arrays)
+    if n < 1 or n % 2 == 0:
+        _fail(op, f"a window of n={n} has no centre; n must be odd")
+    elementwise(op, outputs=outputs, in_place=False, **arrays)
+
+
+def pool(op: str, *, x, y, window, stride, outputs, **more) -> None:
+    """`more`: arrays of x's shape called d...x or of y's shape called d...y."""
+    rank(op, x=x, y=y, want=5, **more)
+    floats(op, x=x, y=y, **more)
+    G, N, H, W, C = x.shape
+    shape(op, "y", y, (G, N, pool_extent(H, window, stride), pool_extent(W, window, stride), C))
+    for name, array in more.items():
+        shape(op, name, array, x.shape if name.endswith("x") else y.shape)
+    named = {"x": x, "y": y, **more}
+    per_image(op, **named)
+    separate(op, {n: named[n] for n in outputs}, {n: a for n, a in named.items() if n not in outputs})
+
+
+def ties(op: str, value) -> None:
+    if value not in ("first", "all"):
+        _fail(op, f"ties={value!r}; choose 'first' or 'all'")
+
+
+def keep(op: str, value) -> None:
+    if not 0.0 < value <= 1.0:
+        _fail(op, f"keep={value}; a probability above 0, at most 1, is needed")
+
+
+def loss(op: str, *, x, p, labels, outputs, per_image_loss=None) -> None:
+    rank(op, x=x, p=p, want=2)
+    floats(op, x=x, p=p, loss=per_image_loss)
+    shape(op, "p", p, x.shape)
+    dtype(op, "labels", labels, "int32")
+    shape(op, "labels", labels, (x.shape[0],))
+    if per_image_loss is not None:
+        shape(op, "loss", per_image_loss, (x.shape[0],))
+    named = {"x": x, "p": p, "labels": labels, "loss": per_image_loss}
+    separate(op, {n: named[n] for n in outputs}, {n: a for n, a in named.items() if n not in outputs})
+
+
+def sgd(op: str, *, w, v, dw, segments) -> None:
+    floats(op, w=w, v=v, dw=dw)
+    rank(op, w=w, v=v, dw=dw, want=1)
+    for name, array in (("v", v), ("dw", dw)):
+        shape(op, name, array, w.shape)
+    last = 0
+    for start, stop, *_ in segments:
+        if start < last or stop < start or stop > w.shape[0]:
+            _fail(op, f"segment ({start}, {stop}) is out of order or beyond the {w.shape[0]} parameters")
+        last = stop
+    contiguous(op, w=w, v=v, dw=dw)
+    separate(op, {"w": w, "v": v}, {"dw": dw})
+
+
+def augment(op: str, *, images, mean, offsets, flips, noise, y, mean_at) -> None:
+    rank(op, images=images, want=4)
+    rank(op, y=y, want=5)
+    dtype(op, "images", images, "uint8")
+    dtype(op, "offsets", offsets, "int32")
+    dtype(op, "flips", flips, "bool")
+    floats(op, y=y, mean=mean, noise=noise)
+    N, H0, W0, C = images.shape
+    G, Ny, H, W, Cy = y.shape
+    if (G, Ny, Cy) != (1, N, C):
+        _fail(op, f"y has shape {tuple(y.shape)}, but one column of {N} images with {C} channels is needed")
+    if H > H0 or W > W0:
+        _fail(op, f"a crop of {H} x {W} is larger than the images of {H0} x {W0}; prepare larger records or use a smaller crop")
+    shape(op, "mean", mean, (H0, W0, C))
+    shape(op, "offsets", offsets, (N, 2))
+    shape(op, "flips", flips, (N,))
+    shape(op, "noise", noise, (N, C))
+    if mean_at not in ("crop", "centre"):
+        _fail(op, f"mean_at={mean_at!r}; choose 'crop' or 'centre'")
+    separate(op, {"y": y}, {"images": images, "mean": mean})
+
+
+def offsets_inside(op: str, offsets, images, y) -> None:
+    """Host arrays only: each crop lies within its image."""
+    for axis in (0, 1):
+        low, high = int(offsets[:, axis].min()), int(offsets[:, axis].max())
+        room = images.shape[1 + axis] - y.shape[2 + axis]
+        if low < 0 or high > room:
+            _fail(op, f"crop offsets run from {low} to {high}, but only 0 to {room} fit")

@@ -1,0 +1,93 @@
+"""The frozen list of ops: every backend is a module with exactly these functions (tests/test_house.py compares).
+
+Shapes.  Activations x, y, dx, dy are (G, N, H, W, C) float arrays, G columns of C channels (spec.py); x and y may
+differ in G.  Filters w are (K, R, S, C_group), `local` filters (P, Q, K, R, S, C_group); biases (K,) or (P, Q, K).
+Linear ops see (G, N, F) and w (K, F_group).  Logits and probabilities are (N, K), labels (N,) int32.
+
+Rules.  Every op writes all of its outputs into arrays given by the caller and nothing else; inputs stay unchanged.
+An output may not overlap an input, but for elementwise ops (relu, tanh, sigmoid, dropout), where y may *be* x and dx may
+*be* dy.  Arrays may be slices of axis 1 (a block of images): (H, W, C) of one image must be contiguous.  w, b, dw, db
+are contiguous.  Wrong arguments raise ShapeError, DTypeError or LayoutError before anything is written (checks.py).
+
+Sums.  Where a layer reads several columns (groups=1 on G > 1), y = (P_0 + P_1 + ...) + b with P_c the product over
+column c's channels, and dx of a column is D_0 + D_1 + ... over the output columns: the same on every placement.
+`accumulate=True` adds dw and db to what is there.
+
+Numbers.  `conv` pad is an int or (before, after), both axes alike; reads beyond the border are zeros.  LRN's and
+spatial_norm's alpha multiply the plain sum of squares, windows clipped.  maxpool ties: "first" in row order or "all".
+avgpool divides by the clipped count.
+
+Dropout.  Kept values are x * scale, others 0.  Word e % 4 of Philox4x32-10 with counter (e // 4, first + n, step, layer)
+and key (seed low 32 bits, seed high 32 bits) decides element e = (h * W + w) * (G * C) + g * C + c of image n of the
+array: kept when word < keep * 2^32.  dropout_test is y = x * factor.
+
+Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); dx = (p - onehot) * scale.
+
+SGD.  w, v, dw are flat and equally long; segments is a tuple of (start, stop, rate, decay):
+v = momentum * v - decay * rate * w - rate * dw;  w = w + v   (the rate inside the velocity; paper, section 5).
+
+Augment.  images (N, H0, W0, 3) uint8, mean (H0, W0, 3) float, offsets (N, 2) int32 (top, left), flips (N,) bool,
+noise (N, 3) float; y (1, N, H, W, 3).  mean_at="crop": y = flip(crop(image - mean)); mean_at="centre":
+y = flip(crop(image)) - centre(mean), centre at ((H0 - H) // 2, (W0 - W) // 2).  Then y = (y + noise[n]) * scale.
+
+Images in blocks.  image_ranges(N) is a tuple of ranges, each a tuple of blocks (start, stop), a function of N alone;
+parallel(function, items) calls function(slot, item) for each, slot < workers() distinct among calls that run at
+once; sum_partials(partials, out) adds the rows of (ranges, size) in a fixed tree.  So no result depends on the
+number of workers.  set_workers(n) changes it.
+"""
+
+_GEOMETRY = "*, stride, pad, groups"
+_DROPOUT = "*, keep, scale, seed, step, layer, first"
+_NORM = "*, n, k, alpha, beta"
+_POOL = "*, window, stride"
+
+OPS: dict[str, str] = {
+    # arrays
+    "empty": "(shape, dtype='float32')",
+    "from_host": "(array)",
+    "to_host": "(array)",
+    # images in blocks
+    "image_ranges": "(N)",
+    "parallel": "(function, items)",
+    "workers": "()",
+    "set_workers": "(n)",
+    "sum_partials": "(partials, out)",
+    # layers with weights
+    "conv_fprop": f"(x, w, b, y, {_GEOMETRY})",
+    "conv_relu_fprop": f"(x, w, b, y, {_GEOMETRY})",
+    "conv_dgrad": f"(dy, w, dx, {_GEOMETRY})",
+    "conv_wgrad": f"(x, dy, dw, db, {_GEOMETRY}, accumulate=False)",
+    "local_fprop": f"(x, w, b, y, {_GEOMETRY})",
+    "local_dgrad": f"(dy, w, dx, {_GEOMETRY})",
+    "local_wgrad": f"(x, dy, dw, db, {_GEOMETRY}, accumulate=False)",
+    "linear_fprop": "(x, w, b, y, *, groups)",
+    "linear_dgrad": "(dy, w, dx, *, groups)",
+    "linear_wgrad": "(x, dy, dw, db, *, groups, accumulate=False)",
+    # layers without weights
+    "relu_fprop": "(x, y)",
+    "relu_bprop": "(y, dy, dx)",
+    "tanh_fprop": "(x, y)",
+    "tanh_bprop": "(y, dy, dx)",
+    "sigmoid_fprop": "(x, y)",
+    "sigmoid_bprop": "(y, dy, dx)",
+    "lrn_fprop": f"(x, y, {_NORM})",
+    "lrn_bprop": f"(x, dy, dx, {_NORM})",
+    "spatial_norm_fprop": f"(x, y, {_NORM})",
+    "spatial_norm_bprop": f"(x, dy, dx, {_NORM})",
+    "maxpool_fprop": f"(x, y, {_POOL})",
+    "maxpool_bprop": f"(x, y, dy, dx, {_POOL}, ties)",
+    "avgpool_fprop": f"(x, y, {_POOL})",
+    "avgpool_bprop": f"(dy, dx, {_POOL})",
+    "dropout_fprop": f"(x, y, {_DROPOUT})",
+    "dropout_bprop": f"(dy, dx, {_DROPOUT})",
+    "dropout_test": "(x, y, *, factor)",
+    "loss_fprop": "(x, labels, p, loss)",
+    "loss_bprop": "(p, labels, dx, *, scale)",
+    # learning and input
+    "sgd_update": "(w, v, dw, *, segments, momentum)",
+    "augment_fprop": "(images, mean, offsets, flips, noise, y, *, mean_at, scale)",
+}
+
+# op stem -> the file of that stem on every floor (layers, reference, cpu, later cuda and bindings)
+STEMS = ("conv", "local", "linear", "relu", "tanh", "sigmoid", "lrn", "spatial_norm", "maxpool", "avgpool",
+         "dropout", "loss", "sgd", "augment")

@@ -1,0 +1,18 @@
+"""The layers of the paper and of its relatives, one file each."""
+
+from .avgpool import AvgPool
+from .base import Layer, Run
+from .conv import Conv
+from .dropout import Dropout
+from .linear import Linear
+from .local import Local
+from .loss import SoftmaxLoss
+from .lrn import LRN
+from .maxpool import MaxPool
+from .relu import ReLU
+from .sigmoid import Sigmoid
+from .spatial_norm import SpatialNorm
+from .tanh import Tanh
+
+__all__ = ["LRN", "AvgPool", "Conv", "Dropout", "Layer", "Linear", "Local", "MaxPool", "ReLU", "Run", "Sigmoid",
+           "SoftmaxLoss", "SpatialNorm", "Tanh"]

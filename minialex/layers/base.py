@@ -1,0 +1,63 @@
+"""What a layer is: a frozen declaration that owns no array.
+
+A layer answers three questions at three different moments: which shapes (`out_shape`, `params`), how it behaves in
+columns (`joint`), and what to compute (`fprop`, `bprop`, which call one op of the backend handed in).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..spec import ParamSpec, Shape
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one pass needs to know besides arrays.  `first` is the global index of the block's first image in its
+    batch, `ordinal` the layer's position in its declaration: dropout's mask is a function of these and the seed."""
+
+    training: bool = True
+    seed: int = 0
+    step: int = 0
+    first: int = 0
+    ordinal: int = 0
+    accumulate: bool = False        # add parameter gradients instead of overwriting them
+    params: dict[str, Any] = field(default_factory=dict)
+    grads: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Base of all layers.  Subclasses override what differs."""
+
+    name: str
+
+    # Facts the net plans memory with.
+    bprop_reads: ClassVar[str] = ""         # which of "x", "y" the backward pass reads
+    in_place: ClassVar[bool] = False        # y may be x, and dx may be dy
+    per_image: ClassVar[bool] = True        # may run on a block of images (linear layers and the loss may not)
+
+    def out_shape(self, x: Shape) -> Shape:
+        """Shape of y for an input of shape x; raises ShapeError where it does not fit."""
+        return x
+
+    def params(self, x: Shape) -> tuple[ParamSpec, ...]:
+        """Parameters for an input of shape x, in the order they are stored."""
+        return ()
+
+    def joint(self, x: Shape) -> bool:
+        """True where every output column needs all input columns: the exchange points of a two-device placement."""
+        return False
+
+    def macs(self, x: Shape) -> int:
+        """Multiply-adds of the forward pass for one image (0 for layers without weights, as the field counts)."""
+        return 0
+
+    def fprop(self, ops, x, y, run: Run) -> None:
+        """Writes y, shape out_shape, from x; both (G, N, H, W, C)."""
+        raise TypeError(f"{type(self).__name__} has no fprop")
+
+    def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
+        """Writes dx (unless None) and run.grads from dy; reads what `bprop_reads` says."""
+        raise TypeError(f"{type(self).__name__} has no bprop")

@@ -1,0 +1,22 @@
+"""Sigmoid: 1 / (1 + exp(-x)), the classical saturating unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .base import Layer, Run
+
+
+@dataclass(frozen=True)
+class Sigmoid(Layer):
+    """Elementwise, shape unchanged; the backward pass reads y alone."""
+
+    bprop_reads: ClassVar[str] = "y"
+    in_place: ClassVar[bool] = True
+
+    def fprop(self, ops, x, y, run: Run) -> None:
+        ops.sigmoid_fprop(x, y)
+
+    def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
+        ops.sigmoid_bprop(y, dy, dx)
