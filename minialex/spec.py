@@ -2,7 +2,7 @@
 
 Every activation is one array of shape (G, N, H, W, C): G columns of C channels each (DESIGN: a column is one
 contiguous array, so a channel window cannot cross its border and a placement is only *where* index 0 of axis 0
-lives).  `Shape` is that array for one image, without N.  Global channel c*1 of column g is g*C + c.
+lives).  `Shape` is that array for one image, without N.  Channel c of column g is global channel g*C + c.
 
 Filters are (K, R, S, C_group): all K output channels, column 0's first; C_group = all input channels / groups.
 """
@@ -96,7 +96,8 @@ def out_extent(extent: int, window: int, stride: int, pad: int | tuple[int, int]
     if stride < 1 or window < 1 or before < 0 or after < 0:
         raise ShapeError(f"window {window}, stride {stride}, pad ({before}, {after}): window and stride start at 1, padding at 0")
     if window > extent + before + after:
-        raise ShapeError(f"a window of {window} does not fit an extent of {extent} padded by ({before}, {after}): use a larger image or more padding")
+        raise ShapeError(f"a window of {window} does not fit an extent of {extent} padded by ({before}, {after}): "
+                         "use a larger image or more padding")
     return (extent + before + after - window) // stride + 1
 
 

@@ -30,6 +30,9 @@ Augment.  images (N, H0, W0, 3) uint8, mean (H0, W0, 3) float, offsets (N, 2) in
 noise (N, 3) float; y (1, N, H, W, 3).  mean_at="crop": y = flip(crop(image - mean)); mean_at="centre":
 y = flip(crop(image)) - centre(mean), centre at ((H0 - H) // 2, (W0 - W) // 2).  Then y = (y + noise[n]) * scale.
 
+Arrays.  empty(shape, dtype) is the only allocator.  from_host copies a NumPy array to a new backend array, or into `out`
+of the same shape; to_host gives a NumPy copy.  Slices of axis 0, slices of axis 1 (backends with several blocks), reshape.
+
 Images in blocks.  image_ranges(N) is a tuple of ranges, each a tuple of blocks (start, stop), a function of N alone;
 parallel(function, items) calls function(slot, item) for each, slot < workers() distinct among calls that run at
 once; sum_partials(partials, out) adds the rows of (ranges, size) in a fixed tree.  So no result depends on the
@@ -44,7 +47,7 @@ _POOL = "*, window, stride"
 OPS: dict[str, str] = {
     # arrays
     "empty": "(shape, dtype='float32')",
-    "from_host": "(array)",
+    "from_host": "(array, out=None)",
     "to_host": "(array)",
     # images in blocks
     "image_ranges": "(N)",

@@ -3,6 +3,7 @@
 from .avgpool import AvgPool
 from .base import Layer, Run
 from .conv import Conv
+from .conv_relu import ConvReLU
 from .dropout import Dropout
 from .linear import Linear
 from .local import Local
@@ -14,5 +15,5 @@ from .sigmoid import Sigmoid
 from .spatial_norm import SpatialNorm
 from .tanh import Tanh
 
-__all__ = ["LRN", "AvgPool", "Conv", "Dropout", "Layer", "Linear", "Local", "MaxPool", "ReLU", "Run", "Sigmoid",
+__all__ = ["LRN", "AvgPool", "Conv", "ConvReLU", "Dropout", "Layer", "Linear", "Local", "MaxPool", "ReLU", "Run", "Sigmoid",
            "SoftmaxLoss", "SpatialNorm", "Tanh"]

@@ -1,0 +1,23 @@
+"""Convolution with bias and ReLU in one op: what fuse.py makes of Conv followed by ReLU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .base import Run
+from .conv import Conv
+
+
+@dataclass(frozen=True)
+class ConvReLU(Conv):
+    """y = max(0, conv(x) + b).  Keeps the convolution's name, so parameters have the same keys fused or not."""
+
+    bprop_reads: ClassVar[str] = "xy"
+
+    def fprop(self, ops, x, y, run: Run) -> None:
+        ops.conv_relu_fprop(x, run.params["w"], run.params["b"], y, stride=self.stride, pad=self.pad, groups=self.groups)
+
+    def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
+        ops.relu_bprop(y, dy, dy)                   # in place: nobody reads the gradient behind the ReLU again
+        super().bprop(ops, x, y, dy, dx, run)

@@ -1,0 +1,102 @@
+"""Who owns which bytes: one flat array per purpose, named views into it (DESIGN: ownership without autograd)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from .spec import ParamSpec, Shape
+
+ALIGN = 64                                  # elements: parameters start at multiples of 256 bytes, for vector loads
+
+Key = tuple[str, str]                       # (layer, "w" or "b")
+
+
+class Arena:
+    """A flat float array with one view per parameter: arena["conv2", "w"].  All arenas of a net share keys and offsets."""
+
+    def __init__(self, ops, specs: dict[Key, ParamSpec], dtype: str = "float32"):
+        self.specs = specs
+        self.offsets: dict[Key, int] = {}
+        end = 0
+        for key, spec in specs.items():
+            self.offsets[key] = end
+            end += -(-spec.size // ALIGN) * ALIGN
+        self.ops, self.size, self.dtype = ops, end, dtype
+        self.flat = ops.from_host(np.zeros(end, dtype))     # the gaps stay zero for ever
+
+    def like(self) -> Arena:
+        """An arena of zeros with the same keys."""
+        return Arena(self.ops, self.specs, self.dtype)
+
+    def view(self, key: Key, flat=None):
+        """The array of `key` inside this arena, or inside another flat array with the same offsets."""
+        start, spec = self.offsets[key], self.specs[key]
+        return (self.flat if flat is None else flat)[start:start + spec.size].reshape(spec.shape)
+
+    def __getitem__(self, key: Key):
+        return self.view(key)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.specs)
+
+    def items(self) -> Iterator[tuple[Key, object]]:
+        return ((key, self.view(key)) for key in self.specs)
+
+    def fill(self, key: Key, value: np.ndarray) -> None:
+        """Copies a host array into the parameter `key`."""
+        self.ops.from_host(np.ascontiguousarray(value, self.dtype), out=self.view(key))
+
+    def host(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters, named "conv2.w", as a checkpoint keeps them."""
+        return {f"{layer}.{name}": self.ops.to_host(view) for (layer, name), view in self.items()}
+
+
+def initial(spec: ParamSpec, layer: str, seed: int) -> np.ndarray:
+    """The parameter's first value: N(0, std^2) from a stream of its own (so no layer's draw depends on another's), or a constant."""
+    if spec.std == 0:
+        return np.full(spec.shape, spec.value, np.float32)
+    name = int.from_bytes(hashlib.blake2b(f"{layer}.{spec.name}".encode(), digest_size=8).digest(), "little")
+    generator = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), name]))
+    return generator.standard_normal(spec.shape, np.float32) * np.float32(spec.std)
+
+
+class Buffers:
+    """Activations of a net for up to `batch` images in one flat array, contiguous for any smaller number of images too.
+
+    `shares[i]` is the index of the earlier activation whose memory activation i uses (layers in place), or None.
+    """
+
+    def __init__(self, ops, shapes: list[Shape], shares: list[int | None], batch: int, dtype: str):
+        self.shapes, self.starts = shapes, []
+        end = 0
+        for shape, share in zip(shapes, shares, strict=True):
+            self.starts.append(self.starts[share] if share is not None else end)
+            if share is None:
+                end += -(-shape.size * batch // ALIGN) * ALIGN
+        self.flat = ops.empty((end,), dtype)
+        self._views: dict[int, list] = {}
+
+    def views(self, n: int) -> list:
+        """Each activation's array for n images."""
+        if n not in self._views:
+            if len(self._views) > 4:                       # a run uses two: the batch and the last, smaller one
+                self._views.clear()
+            self._views[n] = [self.flat[start:start + shape.size * n].reshape(shape.array(n))
+                              for start, shape in zip(self.starts, self.shapes, strict=True)]
+        return self._views[n]
+
+
+class PingPong:
+    """Two flat buffers for the gradients of activations: each layer reads one and writes the other."""
+
+    def __init__(self, ops, size: int, dtype: str):
+        self.flats = (ops.empty((size,), dtype), ops.empty((size,), dtype))
+        self.turn = 0
+
+    def next(self, shape: tuple[int, ...]):
+        self.turn ^= 1
+        return self.flats[self.turn][:math.prod(shape)].reshape(shape)

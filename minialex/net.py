@@ -1,0 +1,166 @@
+"""A network on one device: shapes -> arenas -> fprop -> bprop, three separate moments, no autograd.
+
+Layers up to the first fully connected one work on each image alone.  The backend says in which ranges and blocks of
+images it wants to run that part (`ops.image_ranges`): a NumPy backend carries a block that fits the cache through all
+of them, a GPU takes the whole batch at once.  Gradients of weights belong to ranges and are added in a fixed tree, so
+results never depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .fuse import fuse as fuse_layers
+from .layers import Layer, Run, SoftmaxLoss
+from .memory import Arena, Buffers, PingPong, initial
+from .spec import MiniAlexError, Shape, ShapeError
+
+
+class Net:
+    """`layers` ends in a SoftmaxLoss; `input` is the Shape of one image; at most `batch` images a pass.
+
+    `net.input(n)` is the array (1, n, H, W, C) to fill before `fprop`.
+    """
+
+    def __init__(self, layers: list[Layer], input: Shape, batch: int, ops, *, seed: int = 0, dtype: str = "float32", fuse: bool = True):
+        if not layers or not isinstance(layers[-1], SoftmaxLoss):
+            raise ShapeError("a net ends in a SoftmaxLoss layer: append SoftmaxLoss('loss')")
+        self.ops, self.batch, self.dtype, self.seed = ops, batch, dtype, seed
+        self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
+        if len(self._ordinals) != len(layers):
+            raise ShapeError("two layers of a net have the same name; give each its own")
+        *body, self.loss_layer = fuse_layers(layers) if fuse else list(layers)
+        self.layers: list[Layer] = body
+
+        self.shapes = [input]                               # shapes[i] is read by layer i and shapes[i + 1] written by it
+        for layer in [*body, self.loss_layer]:
+            self.shapes.append(layer.out_shape(self.shapes[-1]))
+        self.shapes.pop()                                   # the loss keeps its input's shape
+        self.classes = self.shapes[-1].C
+
+        specs = {(layer.name, spec.name): spec for layer, x in zip(body, self.shapes, strict=False) for spec in layer.params(x)}
+        self.params = Arena(ops, specs, dtype)
+        self.grads = self.params.like()
+        for key, spec in specs.items():
+            self.params.fill(key, initial(spec, key[0], seed))
+
+        self._activations = Buffers(ops, self.shapes, self._shares(), batch, dtype)
+        self.probabilities = ops.empty((batch, self.classes), dtype)
+        self._losses = ops.empty((batch,), dtype)
+        self._plan_gradients()
+
+    # ---------------------------------------------------------------- planning
+    def _shares(self) -> list[int | None]:
+        """A layer in place writes over its input, unless the layer below still has to read that."""
+        shares: list[int | None] = [None]
+        for i, layer in enumerate(self.layers):
+            allowed = layer.in_place and i > 0 and "y" not in self.layers[i - 1].bprop_reads
+            shares.append(i if allowed else None)
+        return shares
+
+    def _plan_gradients(self) -> None:
+        ops, sizes = self.ops, [shape.size for shape in self.shapes]
+        self._split = next((i for i, layer in enumerate(self.layers) if not layer.per_image), len(self.layers))
+        ranges = ops.image_ranges(self.batch)
+        self._block = max(stop - start for blocks in ranges for start, stop in blocks)
+        self._whole = PingPong(ops, max(sizes[self._split:]) * self.batch, self.dtype)
+        largest = max(sizes[1:self._split + 1], default=0) * self._block
+        self._slots = [PingPong(ops, largest, self.dtype) for _ in range(ops.workers())]
+
+        lower = {layer.name for layer in self.layers[:self._split]}
+        ends = (self.params.offsets[key] + spec.size for key, spec in self.params.specs.items() if key[0] in lower)
+        self._lower_size = max(ends, default=0)
+        zeros = np.zeros((len(ranges), self._lower_size), self.dtype)
+        self._partials = ops.from_host(zeros) if len(ranges) > 1 else None
+        self._runs = [self._run_of(layer, None) for layer in self.layers]
+        self._range_runs = [[self._run_of(layer, self._partials[r]) for layer in self.layers[:self._split]]
+                            for r in range(len(ranges))] if len(ranges) > 1 else [self._runs[:self._split]]
+
+    def _run_of(self, layer: Layer, flat_grads) -> Run:
+        names = [key for key in self.params if key[0] == layer.name]
+        grads = {key[1]: self.grads.view(key, flat_grads) for key in names}
+        return Run(seed=self.seed, ordinal=self._ordinals[layer.name], params={key[1]: self.params[key] for key in names}, grads=grads)
+
+    # ---------------------------------------------------------------- passes
+    def input(self, n: int | None = None):
+        """The array of n images (default: the whole batch) that the next fprop reads."""
+        return self._activations.views(n or self.batch)[0]
+
+    def fprop(self, labels: np.ndarray | None = None, *, n: int | None = None, training: bool = False, step: int = 0) -> float:
+        """Runs n images already in `input(n)` through the net; returns the mean loss (nan without labels).
+
+        `labels` is (n,) int32 on the host.  `training` turns dropout's mask on; `step` is part of its key.
+        Probabilities stay in `probabilities[:n]`.
+        """
+        n = n or (len(labels) if labels is not None else self.batch)
+        if n > self.batch:
+            raise ShapeError(f"fprop: {n} images, but this net was planned for at most {self.batch}")
+        if labels is not None and (len(labels) != n or labels.min() < 0 or labels.max() >= self.classes):
+            raise ShapeError(f"fprop: labels must be {n} numbers from 0 to {self.classes - 1}; is this another data set's class list?")
+        self._n, self._step, self._training = n, step, training
+        a = self._activations.views(n)
+
+        def lower(slot: int, blocks) -> None:
+            for start, stop in blocks:
+                views = a if stop - start == n else [y[:, start:stop] for y in a[:self._split + 1]]
+                for i in range(self._split):
+                    run = replace(self._runs[i], training=training, step=step, first=start)
+                    self.layers[i].fprop(self.ops, views[i], views[i + 1], run)
+
+        self.ops.parallel(lower, self.ops.image_ranges(n))
+        for i in range(self._split, len(self.layers)):
+            self.layers[i].fprop(self.ops, a[i], a[i + 1], replace(self._runs[i], training=training, step=step))
+        self._labels = self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32))
+        self.loss_layer.loss(self.ops, a[-1], self._labels, self.probabilities[:n], self._losses[:n])
+        return float(self.ops.to_host(self._losses[:n]).astype(np.float64).mean()) if labels is not None else float("nan")
+
+    def bprop(self) -> None:
+        """Overwrites every gradient of `grads` with that of the mean loss of the last fprop."""
+        n, a, ops = self._n, self._activations.views(self._n), self.ops
+        dy = self._whole.next(self.shapes[-1].array(n))
+        self.loss_layer.dlogits(ops, self.probabilities[:n], self._labels, dy, scale=1.0 / n)
+        for i in range(len(self.layers) - 1, self._split - 1, -1):
+            dy = self._bprop_layer(i, self._runs[i], a[i], a[i + 1], dy, self._whole, first=0, accumulate=False)
+        top = dy
+        ranges = ops.image_ranges(n)
+        runs = self._range_runs if len(ranges) > 1 else [self._runs[:self._split]]
+
+        def lower(slot: int, item) -> None:
+            r, blocks = item
+            for index, (start, stop) in enumerate(blocks):
+                whole = stop - start == n
+                d = top if whole else top[:, start:stop]
+                for i in range(self._split - 1, -1, -1):
+                    x, y = (a[i], a[i + 1]) if whole else (a[i][:, start:stop], a[i + 1][:, start:stop])
+                    d = self._bprop_layer(i, runs[r][i], x, y, d, self._slots[slot], first=start, accumulate=index > 0)
+
+        if self._split:
+            ops.parallel(lower, list(enumerate(ranges)))
+            if len(ranges) > 1:
+                ops.sum_partials(self._partials[:len(ranges)], self.grads.flat[:self._lower_size])
+
+    def _bprop_layer(self, i: int, run: Run, x, y, dy, buffers: PingPong, *, first: int, accumulate: bool):
+        layer = self.layers[i]
+        dx = None if i == 0 else dy if layer.in_place else buffers.next(x.shape)
+        layer.bprop(self.ops, x, y, dy, dx, replace(run, training=self._training, step=self._step, first=first, accumulate=accumulate))
+        return dx
+
+    # ---------------------------------------------------------------- looking inside
+    def activation(self, name: str) -> np.ndarray:
+        """A host copy (G, n, H, W, C) of what layer `name` wrote in the last fprop.  Behind a layer in place that memory
+        holds the later value: build with fuse=False and ask for the later layer, or read `in_place` in the plan."""
+        names = [layer.name for layer in self.layers]
+        if name not in names:
+            raise MiniAlexError(f"no layer is called {name!r}; this net has {', '.join(names)}")
+        return self.ops.to_host(self._activations.views(self._n)[names.index(name) + 1])
+
+    def first_nonfinite(self) -> str | None:
+        """Name of the first activation, gradient or weight with a NaN or infinity, in the order they are computed."""
+        views = self._activations.views(self._n)
+        named = [("input", views[0])]
+        named += [(f"weight {k[0]}.{k[1]}", v) for k, v in self.params.items()]
+        named += [(f"activation {layer.name}", y) for layer, y in zip(self.layers, views[1:], strict=True)]
+        named += [(f"gradient {k[0]}.{k[1]}", v) for k, v in self.grads.items()]
+        return next((name for name, array in named if not np.isfinite(self.ops.to_host(array)).all()), None)

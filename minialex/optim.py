@@ -1,0 +1,80 @@
+"""Learning exactly as in the paper's section 5, and its schedules."""
+
+from __future__ import annotations
+
+from .memory import Arena
+from .net import Net
+from .nets.recipe import Constant, Plateau, Steps
+
+
+class SGD:
+    """v <- momentum v - decay rate w - rate dw;  w <- w + v.
+
+    The rate is *inside* the velocity, so a change of rate acts on new gradients only.  The usual library form keeps it
+    outside; the two part ways at the first change (tests/test_sgd.py, tests/test_golden.py).
+    """
+
+    def __init__(self, net: Net, *, momentum: float = 0.9, decay: float = 0.0005):
+        self.net, self.momentum, self.decay = net, momentum, decay
+        self.velocity: Arena = net.params.like()
+        self._cache: tuple = (None, ())
+
+    def _segments(self, rate: float, first_rate: float, layer_rates: dict[str, float]) -> tuple:
+        segments = []
+        for key, spec in self.net.params.specs.items():
+            base = layer_rates.get(key[0], rate if spec.anneal else first_rate)
+            start = self.net.params.offsets[key]
+            segments.append((start, start + spec.size, base * spec.rate, self.decay * spec.decay))
+        return tuple(segments)
+
+    def step(self, rate: float, *, first_rate: float | None = None, layer_rates: dict[str, float] | None = None) -> None:
+        """One update with the gradients of the last bprop.  `first_rate` (default: rate) is what parameters that do not
+        anneal learn at; `layer_rates` replaces the rate of whole layers (0 freezes one: its velocity only decays)."""
+        asked = (rate, first_rate, tuple(sorted((layer_rates or {}).items())))
+        if self._cache[0] != asked:
+            self._cache = (asked, self._segments(rate, rate if first_rate is None else first_rate, layer_rates or {}))
+        net = self.net
+        net.ops.sgd_update(net.params.flat, self.velocity.flat, net.grads.flat, segments=self._cache[1], momentum=self.momentum)
+
+
+class Schedule:
+    """Turns a declared schedule into rates.  `observe` after each epoch; `state`/`restore` go into checkpoints."""
+
+    def __init__(self, spec: Constant | Plateau | Steps, rate: float):
+        self.spec, self.first_rate = spec, rate
+        self.best, self.waited, self.drops = float("inf"), 0, 0
+        self.finished = False
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of epoch 0, 1, 2 ..."""
+        drops = sum(epoch >= at for at in self.spec.at) if isinstance(self.spec, Steps) else self.drops
+        return self.first_rate / getattr(self.spec, "divisor", 1.0) ** drops
+
+    def layer_rates(self, epoch: int) -> dict[str, float]:
+        """Layers that learn at a rate of their own in this epoch."""
+        if not isinstance(self.spec, Steps):
+            return {}
+        return {layer: rate for at, layer, rate in sorted(self.spec.layer_rates) if epoch >= at}
+
+    def observe(self, error: float) -> None:
+        """Takes the validation error (per cent) of the epoch that just ended."""
+        if not isinstance(self.spec, Plateau):
+            return
+        if error < self.best - self.spec.gain:
+            self.best, self.waited = error, 0
+            return
+        self.waited += 1
+        if self.waited >= self.spec.patience:
+            self.waited = 0
+            if self.drops == self.spec.drops:
+                self.finished = True
+            else:
+                self.drops += 1
+
+    def state(self) -> dict:
+        best = None if self.best == float("inf") else self.best
+        return {"best": best, "waited": self.waited, "drops": self.drops, "finished": self.finished}
+
+    def restore(self, state: dict) -> None:
+        self.best = float("inf") if state["best"] is None else state["best"]
+        self.waited, self.drops, self.finished = state["waited"], state["drops"], state["finished"]
