@@ -141,8 +141,9 @@ def conv(op: str, *, x, w, y, b=None, stride, pad, groups, outputs, local=False)
         _fail(op, f"w makes {K} maps, but y holds {Gy} x {Ky}")
     before, after = pair(pad)
     want = (out_extent(H, R, stride, pad), out_extent(W, S, stride, pad))
-    if (P, Q) != want:
-        _fail(op, f"y is {P} x {Q}, but {H} x {W} with window {R} x {S}, stride {stride}, pad ({before}, {after}) gives {want[0]} x {want[1]}")
+    if want != (P, Q):
+        _fail(op, f"y is {P} x {Q}, but {H} x {W} with window {R} x {S}, stride {stride}, pad ({before}, {after}) "
+                  f"gives {want[0]} x {want[1]}")
     if local and w.shape[:2] != (P, Q):
         _fail(op, f"w has filters for {w.shape[0]} x {w.shape[1]} positions, but y has {P} x {Q}")
     if b is not None:
@@ -165,7 +166,7 @@ def linear(op: str, *, x, w, y, b=None, groups, outputs) -> None:
         _fail(op, f"groups={groups} needs as many columns, but x has {x.shape[0]} and y {y.shape[0]}")
     if F * groups != x.shape[0] * x.shape[2]:
         _fail(op, f"w reads {F} inputs in {groups} groups, but x has {x.shape[0]} x {x.shape[2]}")
-    if K != y.shape[0] * y.shape[2]:
+    if y.shape[0] * y.shape[2] != K:
         _fail(op, f"w makes {K} outputs, but y holds {y.shape[0]} x {y.shape[2]}")
     if b is not None:
         shape(op, "b", b, (K,))
@@ -270,3 +271,9 @@ def offsets_inside(op: str, offsets, images, y) -> None:
         room = images.shape[1 + axis] - y.shape[2 + axis]
         if low < 0 or high > room:
             _fail(op, f"crop offsets run from {low} to {high}, but only 0 to {room} fit")
+
+
+def labels_inside(op: str, labels, classes: int) -> None:
+    """Host arrays only: each label names a class."""
+    if labels.shape[0] and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        _fail(op, f"labels run from {labels.min()} to {labels.max()}, but {classes} classes are numbered 0 to {classes - 1}")

@@ -1,0 +1,44 @@
+"""Fully connected layer (paper, sections 3.2 and 3.5)."""
+
+from __future__ import annotations
+
+from .. import checks
+from .parts import parts
+
+
+def _parts(x, y, groups):
+    return parts(x.shape[0], x.shape[2], y.shape[0], y.shape[2], groups)
+
+
+def linear_fprop(x, w, b, y, *, groups):
+    """y[n] = (P_0 + P_1 + ...) + b with P_g = x[g, n] w_g^T, the columns in order, the bias last.
+
+    groups=1 reads all columns (the paper's "both"); groups = columns reads the own column only.
+    x (Gx, N, F), w (K, inputs of one group), b (K,) are read; y (Gy, N, K / Gy) is written entirely.
+    """
+    checks.linear("linear_fprop", x=x, w=w, b=b, y=y, groups=groups, outputs=("y",))
+    y[...] = 0
+    for part in _parts(x, y, groups):
+        y[part.gy, :, part.outputs] += x[part.gx, :, part.channels] @ w[part.maps, part.inputs].T
+    y += b.reshape(y.shape[0], 1, -1)
+
+
+def linear_dgrad(dy, w, dx, *, groups):
+    """dx = dy w; a column of x read by several output columns gets D_0 + D_1 + ... in their order."""
+    checks.linear("linear_dgrad", x=dx, w=w, y=dy, groups=groups, outputs=("x",))
+    dx[...] = 0
+    for part in _parts(dx, dy, groups):
+        dx[part.gx, :, part.channels] += dy[part.gy, :, part.outputs] @ w[part.maps, part.inputs]
+
+
+def linear_wgrad(x, dy, dw, db, *, groups, accumulate=False):
+    """dw = dy^T x and db = sum of dy, over the images (not averaged: dy carries the 1 / batch).
+
+    `accumulate=True` adds them to what is there.
+    """
+    checks.linear("linear_wgrad", x=x, w=dw, b=db, y=dy, groups=groups, outputs=("w", "b"))
+    if not accumulate:
+        dw[...], db[...] = 0, 0
+    for part in _parts(x, dy, groups):
+        dw[part.maps, part.inputs] += dy[part.gy, :, part.outputs].T @ x[part.gx, :, part.channels]
+    db += dy.sum(axis=1).reshape(-1)

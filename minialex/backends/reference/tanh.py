@@ -1,0 +1,19 @@
+"""Tanh, the saturating unit that the paper compares with (section 3.1, figure 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import checks
+
+
+def tanh_fprop(x, y):
+    """y = tanh(x).  y may be x."""
+    checks.elementwise("tanh_fprop", x=x, y=y, outputs=("y",))
+    y[...] = np.tanh(x)
+
+
+def tanh_bprop(y, dy, dx):
+    """dx = dy (1 - y^2), from y alone.  dx may be dy."""
+    checks.elementwise("tanh_bprop", y=y, dy=dy, dx=dx, outputs=("dx",))
+    dx[...] = dy * (1 - y * y)
