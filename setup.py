@@ -1,0 +1,105 @@
+"""Builds the compiled backends, minialex._cuda and minialex._emulated, with CMake wherever bindings/ holds their sources.
+
+Everything else is plain Python: without those sources, a compiler or CMake, `pip install` still gives the NumPy backends.
+Environment variables
+    MINIALEX_CUDA        auto (default): with CUDA where nvcc is found; on: fail without it; off: never;
+                         wheel: take nvcc 13.0 from the package index into pip's isolated build
+    MINIALEX_CUDA_ARCHS  "80;90;100"        CUDACXX  path of nvcc        CMAKE_BUILD_PARALLEL_LEVEL  number of jobs
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE / "build" / f"cmake-{sys.implementation.cache_tag}"
+MODE = os.environ.get("MINIALEX_CUDA", "auto").lower()
+MODULES = ("_emulated", "_cuda") if any(HERE.glob("bindings/*.cpp")) else ()
+
+
+def say(message: str) -> None:
+    """Tells the user why something was not built: pip hides the output of a build that succeeds, but not the terminal."""
+    sys.stderr.write(f"[minialex] {message}\n")
+    try:
+        with open("/dev/tty", "w") as terminal:
+            terminal.write(f"\n[minialex] {message}\n")
+    except OSError:
+        pass                                    # no terminal: pip -v shows the line above
+
+
+def find_nvcc() -> str | None:
+    """The system's nvcc, else the one of the package index's wheels; None without either or with MINIALEX_CUDA=off."""
+    if MODE == "off":
+        return None
+    wheels = importlib.util.find_spec("nvidia")
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    homes += [f"{root}/cu13" for root in (wheels.submodule_search_locations if wheels else ())]
+    places = [os.environ.get("CUDACXX"), shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home)]
+    return next((place for place in places if place and os.access(place, os.X_OK)), None)
+
+
+class CMakeBuild(build_ext):
+    """One CMake run makes every module; what it cannot make is left out, unless MINIALEX_CUDA demands it."""
+
+    def run(self) -> None:
+        nvcc = find_nvcc()
+        if nvcc is None and MODE in ("on", "wheel"):
+            raise SystemExit(f"MINIALEX_CUDA={MODE}, but no nvcc was found: install a CUDA toolkit, set CUDACXX, or choose wheel")
+        for compiler in dict.fromkeys((nvcc, None)):            # an nvcc that does not work still leaves _emulated
+            try:
+                self.cmake(compiler)
+                break
+            except (OSError, subprocess.CalledProcessError) as error:
+                if MODE in ("on", "wheel"):
+                    raise
+                say(f"{compiler or 'CMake or the C++ compiler'} did not work, its backend is left out; pip install -v shows why ({error})")
+        for extension in self.extensions:
+            target = Path(self.get_ext_fullpath(extension.name))
+            target.unlink(missing_ok=True)                      # never ship a module of an earlier build with other options
+            built = BUILD / "modules" / target.name
+            if built.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(built, target)
+            else:
+                say(f"{extension.name} was not built; the backends reference and cpu need no compiler")
+
+    def cmake(self, nvcc: str | None) -> None:
+        import pybind11
+
+        shutil.rmtree(BUILD / "modules", ignore_errors=True)
+        # The cache names tools of a pip build environment that no longer exists.
+        (BUILD / "CMakeCache.txt").unlink(missing_ok=True)
+        shutil.rmtree(BUILD / "CMakeFiles", ignore_errors=True)
+        options = {"CMAKE_BUILD_TYPE": "Release", "Python_EXECUTABLE": sys.executable, "pybind11_DIR": pybind11.get_cmake_dir(),
+                   "CMAKE_INSTALL_PREFIX": BUILD / "modules", "MINIALEX_CUDA_ARCHS": os.environ.get("MINIALEX_CUDA_ARCHS", "80;90;100")}
+        if nvcc:
+            options["CMAKE_CUDA_COMPILER"] = nvcc
+        jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(os.cpu_count() or 1)
+        subprocess.run(["cmake", "-S", HERE, "-B", BUILD, *(f"-D{key}={value}" for key, value in options.items())], check=True)
+        subprocess.run(["cmake", "--build", BUILD, "--parallel", jobs], check=True)
+        subprocess.run(["cmake", "--install", BUILD], check=True)
+
+
+def build_requirements() -> list[str]:
+    """What this machine lacks for the build, for pip's isolated environment."""
+    lacking = [] if not MODULES or shutil.which("cmake") else ["cmake>=3.24"]
+    return [*lacking, "cuda-toolkit[nvcc,cccl]==13.0.*"] if MODULES and MODE == "wheel" else lacking
+
+
+if MODE not in ("auto", "on", "off", "wheel"):
+    raise SystemExit(f"MINIALEX_CUDA={MODE} is unknown: choose auto, on, off or wheel")
+if not MODULES and MODE in ("on", "wheel"):
+    raise SystemExit(f"MINIALEX_CUDA={MODE}, but this version has no CUDA sources in bindings/: leave the variable unset")
+
+setup(
+    # optional: a module may be absent.  setup_requires only reaches pip's hook, elsewhere it would download by itself.
+    ext_modules=[Extension(f"minialex.{name}", [], optional=True) for name in MODULES],
+    cmdclass={"build_ext": CMakeBuild},
+    setup_requires=build_requirements() if "setuptools.build_meta" in sys.modules else [],
+)

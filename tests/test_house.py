@@ -1,0 +1,269 @@
+"""The rules of the house: who may import whom, one layer one room, equal backends, sizes, links, nothing dangerous."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from minialex import backends
+from minialex.backends.signatures import OPS, STEMS
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "minialex"
+
+# Module (or package) -> what of minialex it may import.  Every module needs an entry here, or below one.
+FLOOR_0 = ("spec", "files", "philox")
+FLOOR_1 = ("spec", "layers")
+FLOOR_2 = (*FLOOR_1, "nets", "columns")
+FLOOR_3 = (*FLOOR_0, *FLOOR_2, "memory", "exchange", "fuse", "net")
+FLOOR_4 = (*FLOOR_3, "optim", "data", "checkpoint", "distributed")
+FLOOR_5 = (*FLOOR_4, "backends", "evaluate", "figures", "interop")
+FLOOR_6 = (*FLOOR_5, "train", "report")
+FLOOR_7 = (*FLOOR_6, "cli", "bench", "testing")
+MAY_IMPORT = {
+    "__init__": (), "spec": (), "files": (), "philox": (),
+    "layers": FLOOR_1,
+    "backends.signatures": (), "backends.checks": ("spec",), "backends.__init__": ("spec",),
+    "backends.reference": ("spec", "backends.checks", "backends.reference"),        # its own Philox: an oracle judges philox.py
+    "backends.cpu": ("spec", "philox", "backends.checks", "backends.cpu"),
+    "nets": FLOOR_2, "columns": FLOOR_2,
+    "memory": FLOOR_3, "exchange": FLOOR_3, "fuse": FLOOR_3, "net": FLOOR_3,
+    "optim": FLOOR_4, "data": FLOOR_4, "checkpoint": FLOOR_4, "distributed": FLOOR_4,
+    "evaluate": FLOOR_5, "figures": FLOOR_5, "interop": FLOOR_5,
+    "train": FLOOR_6, "report": FLOOR_6,
+    "cli": FLOOR_7, "bench": FLOOR_7, "testing": FLOOR_7,
+}
+# Beyond the standard library.  The declarations need nothing; the oracle and the fast NumPy path only NumPy.
+ONLY_STDLIB = ("__init__", "spec", "files", "layers", "nets", "columns", "fuse",
+               "backends.signatures", "backends.checks", "backends.__init__")
+ONLY_NUMPY = ("philox", "memory", "exchange", "net", "optim", "backends.reference", "backends.cpu", "testing")
+PEERS = {"bench": {"torch"}}                                                        # what the bench compares with, where installed
+IMPORT_NAME = {"pillow": "PIL"}
+
+NEVER_IMPORTED = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
+NEVER_CALLED = {"eval", "exec", "__import__"}
+TEXT = {".py", ".md", ".toml", ".txt", ".in", ".cu", ".cuh", ".h", ".cpp", ".json", ".sh", ".csv", ""}
+SOURCE = {".py", ".cu", ".cuh", ".h", ".cpp"}
+PLACES = (".ci", "benchmarks", "bindings", "cuda", "docs", "examples", "minialex", "tests")
+
+
+def tree(suffixes: set[str]) -> list[Path]:
+    """The project's own files: those at the top and in the folders of the plan."""
+    files = [p for p in ROOT.iterdir() if p.is_file()] + [p for place in PLACES for p in (ROOT / place).rglob("*") if p.is_file()]
+    return sorted(p for p in files if p.suffix in suffixes and "__pycache__" not in p.parts)
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name below minialex -> file; a package is called package.__init__."""
+    return {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(name: str, source: ast.AST, known: set[str]) -> tuple[set[str], set[str]]:
+    """What module `name` imports: (dotted names below minialex, top names from elsewhere)."""
+    inside, outside = set(), set()
+    package = ["minialex", *name.split(".")[:-1]]
+    for node in ast.walk(source):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[:len(package) - node.level + 1]] if node.level else []
+            base += node.module.split(".") if node.module else []
+            targets = [".".join([*base, alias.name]) for alias in node.names] if base[0] == "minialex" else [base[0]]
+        else:
+            continue
+        for target in targets:
+            top, _, below = target.partition(".")
+            if top != "minialex":
+                outside.add(top)
+                continue
+            while below and below not in known and f"{below}.__init__" not in known:     # cut the names of things off
+                below = below.rpartition(".")[0]
+            inside.add(below or "__init__")
+    return inside, outside
+
+
+def entry(name: str, table) -> str | None:
+    """The key of `table` that covers module `name`: itself or the nearest package above."""
+    while name and name not in table:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def trespasses(name: str, source: ast.AST, known: set[str], runtime: set[str]) -> list[str]:
+    """One sentence for each import that module `name` may not make."""
+    floor = entry(name, MAY_IMPORT)
+    if floor is None:
+        return [f"{name} stands on no floor: give it one in MAY_IMPORT (DESIGN: floors)"]
+    inside, outside = imports(name, source, known)
+    allowed = (*MAY_IMPORT[floor], "__init__")
+    bad = [f"{name} imports {other}, which is not below it" for other in sorted(inside) if entry(other, allowed) is None]
+    if entry(name, ONLY_STDLIB):
+        runtime = set()
+    elif entry(name, ONLY_NUMPY):
+        runtime = {"numpy"}
+    foreign = outside - set(sys.stdlib_module_names) - runtime - PEERS.get(floor, set())
+    bad += [f"{name} imports {other} from outside the house" for other in sorted(foreign)]
+    if "importlib" in outside and name != "backends.__init__":
+        bad.append(f"{name} imports by name; only backends.load does")
+    return bad
+
+
+def runtime_packages() -> set[str]:
+    """Import names of what pyproject.toml installs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.match(r"[A-Za-z0-9_-]+", line)[0] for line in project["dependencies"]]
+    return {IMPORT_NAME.get(name, name) for name in names}
+
+
+def test_every_module_imports_only_from_below():
+    known = set(modules())
+    bad = [line for name, path in modules().items() for line in trespasses(name, parse(path), known, runtime_packages())]
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.parametrize("name, source, word", [
+    ("spec", "import numpy", "numpy"),
+    ("layers.lrn", "from ..backends import cpu", "backends"),
+    ("layers.lrn", "from ..memory import Arena", "memory"),
+    ("layers.lrn", "def f():\n    import minialex.net", "net"),
+    ("backends.reference.lrn", "from ...philox import philox", "philox"),
+    ("backends.reference.lrn", "from .. import cpu", "backends"),
+    ("backends.reference.lrn", "import scipy", "scipy"),
+    ("backends.cpu.lrn", "from ..reference.lrn import lrn_fprop", "reference"),
+    ("nets.alexnet", "from ..backends import load", "backends"),
+    ("net", "from .optim import SGD", "optim"),
+    ("data.store", "from ..train import main", "train"),
+    ("evaluate", "from . import train", "train"),
+    ("train", "from minialex.cli import main", "cli"),
+    ("train", "import torch", "torch"),
+    ("train", "import importlib", "by name"),
+    ("novelty", "", "no floor"),
+])
+def test_an_import_from_above_is_found(name, source, word):
+    known = {"net", "memory", "optim", "train", "cli", "philox", "backends.__init__", "backends.cpu.__init__", "backends.reference.lrn"}
+    found = trespasses(name, ast.parse(source), known, runtime_packages())
+    assert len(found) == 1 and word in found[0]
+
+
+def plain_signature(function) -> str:
+    """As OPS writes it: names, order, kinds and defaults, no annotations."""
+    signature = inspect.signature(function)
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+
+
+def test_every_backend_exports_the_ops_and_nothing_else():
+    reasons = backends.available()
+    assert reasons["reference"] is None and reasons["cpu"] is None
+    for name in (name for name, reason in reasons.items() if reason is None):
+        module = backends.load(name)
+        functions = {key: value for key, value in vars(module).items()
+                     if not key.startswith("_") and callable(value) and not inspect.isclass(value)}
+        assert set(functions) == set(OPS), f"{name}: {sorted(set(functions) ^ set(OPS))} differ from signatures.py"
+        differing = {op: plain_signature(functions[op]) for op in OPS if plain_signature(functions[op]) != OPS[op]}
+        assert not differing, f"{name} differs from signatures.py: {differing}"
+
+
+def test_a_differing_signature_is_seen():
+    def conv_fprop(x, w, y, b, *, stride: int, pad: int = 0, groups: int) -> None: ...
+    assert plain_signature(conv_fprop) == "(x, w, y, b, *, stride, pad=0, groups)" != OPS["conv_fprop"]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_layer_has_its_room(stem):
+    floors = ["minialex/backends/reference", "minialex/backends/cpu"] + (["minialex/layers"] if stem not in ("sgd", "augment") else [])
+    missing = [f"{floor}/{stem}.py" for floor in floors if not (ROOT / floor / f"{stem}.py").is_file()]
+    missing += [] if (ROOT / "tests" / f"test_{stem}.py").is_file() else [f"tests/test_{stem}.py"]
+    assert not missing
+    assert any(op.startswith(f"{stem}_") for op in OPS)
+
+
+def test_every_kernel_has_its_doorbell_and_its_test():
+    stems = {p.stem for p in ROOT.glob("cuda/*.cu")}
+    assert {s for s in stems if not (ROOT / "bindings" / f"{s}.cpp").is_file() or not (ROOT / "tests" / f"test_{s}.py").is_file()} == set()
+
+
+def test_files_stay_small():
+    lines = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in tree(SOURCE)}
+    assert not {name: count for name, count in lines.items() if count > 400}
+    own = {name: count for name, count in lines.items() if re.match(r"minialex/(?!bench/|figures/|interop/)", name)}
+    assert own and sum(own.values()) < 6000, f"minialex/ has {sum(own.values())} lines; a small library has under 6,000"
+
+
+def dead_links(page: Path) -> list[str]:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    return [link for link in links if not link.startswith(("http", "#")) and not (page.parent / link.split("#")[0]).exists()]
+
+
+def test_links_lead_somewhere(tmp_path):
+    dead = {str(page.relative_to(ROOT)): dead_links(page) for page in tree({".md"})}
+    assert "README.md" in dead and not any(dead.values()), dead
+    (tmp_path / "page.md").write_text("[a](page.md) [b](nowhere.md#x) [c](https://example.org)")
+    assert dead_links(tmp_path / "page.md") == ["nowhere.md#x"]
+
+
+def test_readme_names_things_that_exist():
+    """Every path of the tree between back-quotes, and the scripts of the two commands, both in the first 50 lines."""
+    text = (ROOT / "README.md").read_text()
+    paths = re.findall(r"`((?:minialex|cuda|bindings|examples|tests|docs|benchmarks)/[^`\s]*)`", text)
+    assert paths and not [path for path in paths if not (ROOT / path).exists()]
+    commands = [line for line in text.splitlines() if line.startswith("python3 -m venv")]
+    assert len(commands) == 2 and commands[1].endswith("-m pytest -q") and text.splitlines().index(commands[1]) < 50
+    for script in re.findall(r"[\w/]+\.py\b", "\n".join(commands)):
+        assert (ROOT / script).is_file()
+
+
+def dangers(source: ast.AST) -> list[str]:
+    """Ways to run what a file says: pickles, eval and exec, NumPy's pickled arrays, YAML."""
+    found = []
+    for node in ast.walk(source):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or "", *(a.name for a in node.names)]
+            found += [n for n in names if n.split(".")[0] in NEVER_IMPORTED]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in NEVER_CALLED:
+            found.append(node.func.id)
+        elif isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "shell"):
+            found += [] if isinstance(node.value, ast.Constant) and node.value.value is False else [node.arg]
+    return found
+
+
+def test_nothing_runs_what_a_file_says():
+    found = {str(p.relative_to(ROOT)): dangers(parse(p)) for p in tree({".py"})}
+    assert not {name: what for name, what in found.items() if what}
+
+
+@pytest.mark.parametrize("source", [
+    "import pickle", "from pickle import loads", "from six.moves import cPickle", "import yaml as y",
+    "eval('1')", "exec(text)", "np.load(p, allow_pickle=True)", "run('x', shell=flag)"])
+def test_a_danger_is_found(source):
+    assert len(dangers(ast.parse(source))) == 1
+    assert dangers(ast.parse("np.load(p, allow_pickle=False); model.eval()")) == []
+
+
+# A folder of one machine, or the address of one package index; and notes to oneself.
+MACHINE = re.compile(r"(?:^|[^A-Za-z0-9_./-])/(?:work|farm|root|home|tmp|opt|mnt|scratch)/|(?:index-url|find-links|trusted-host)[ =]", re.M)
+UNFINISHED = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+
+
+def test_no_file_names_a_machine_or_is_unfinished():
+    texts = {str(p.relative_to(ROOT)): p.read_text() for p in tree(TEXT)}
+    assert not {name: found[0] for name, text in texts.items() if (found := MACHINE.search(text) or UNFINISHED.search(text))}
+    planted = ["path = '/ho" + "me/me/data'", "pip install --index" + "-url https://host/simple", "see (/wo" + "rk/x)", "# TO" + "DO later"]
+    assert all(MACHINE.search(line) or UNFINISHED.search(line) for line in planted)
+
+
+def test_fixtures_the_tests_name_are_there():
+    """A literal that starts with fixtures/ or golden/ in a test is a file kept beside the tests."""
+    literals = {node.value for p in (ROOT / "tests").glob("*.py") for node in ast.walk(parse(p)) if isinstance(node, ast.Constant)}
+    named = [text for text in literals if isinstance(text, str) and re.fullmatch(r"(?:fixtures|golden)/[\w./-]+", text)]
+    assert not [name for name in sorted(named) if not (ROOT / "tests" / name).exists()]
