@@ -1,0 +1,143 @@
+"""Columns on devices: which part of each parameter a column owns, where columns must exchange, what that costs (section 3.2).
+
+Everything here follows from the layers' own words (`joint`, shapes of x and y); no layer is named.  A placement never
+changes the network: it says where column g's arrays live.  Running it is another file's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .layers import Layer
+from .spec import ParamSpec, Shape
+
+FLOAT = 4                                       # bytes of a float32
+
+
+class Piece(NamedTuple):
+    """What one column owns of a parameter: `start` to `stop` along `axis`.  Empty (start = stop) where it owns nothing."""
+
+    parameter: str
+    column: int
+    axis: int
+    start: int
+    stop: int
+    size: int                                   # elements
+
+
+class Exchange(NamedTuple):
+    """A place where every column needs what `source` made in all the others."""
+
+    layer: str
+    source: str                                 # the nearest layer before that made the array by itself: a pool, or a product
+    shape: Shape                                # of the array, all columns
+    row_parallel: bool                          # the layer writes one column: columns may send partial sums instead
+    output: Shape
+
+    def bytes(self, batch: int, itemsize: int = FLOAT) -> int:
+        """Sent from one column to each other one in fprop; as much comes back as gradients in bprop."""
+        return batch * self.shape.features * itemsize
+
+    def partial_bytes(self, batch: int, itemsize: int = FLOAT) -> int:
+        """Sent by each column that does not hold the sum, if the layer runs row-parallel; 0 where it cannot."""
+        return batch * self.output.features * itemsize if self.row_parallel else 0
+
+
+class Load(NamedTuple):
+    """What one column's device holds and does for a training step."""
+
+    column: int
+    parameters: int                             # elements
+    activations: int                            # elements at the given batch, layers that work in place counted once
+    macs: int                                   # of the forward pass of one image
+
+
+def shard(layer: Layer, x: Shape) -> tuple[Piece, ...]:
+    """The columns' pieces of a layer's parameters, for an input of shape x.
+
+    A layer that writes several columns is cut by maps: a column owns the filters and biases of its own maps.  A layer that
+    reads several and writes one (fc8) is row-parallel: a column owns the weights of its own inputs, and column 0 the biases.
+    Together the pieces are each parameter exactly once.
+    """
+    y = layer.out_shape(x)
+    columns = max(x.columns, y.columns)
+    pieces = []
+    for spec in layer.params(x):
+        if y.columns > 1 or columns == 1:
+            pieces += [_piece(spec, g, _maps_axis(spec), columns) for g in range(columns)]
+        elif spec.name == "w":
+            pieces += [_piece(spec, g, len(spec.shape) - 1, columns) for g in range(columns)]
+        else:
+            pieces += [Piece(spec.name, g, 0, 0, spec.shape[0] if g == 0 else 0, spec.size if g == 0 else 0) for g in range(columns)]
+    return tuple(pieces)
+
+
+def _maps_axis(spec: ParamSpec) -> int:
+    """The axis of the maps K: first in (K, R, S, C), (K, F) and (K,), third in a local layer's (P, Q, K, R, S, C) and (P, Q, K)."""
+    return 2 if len(spec.shape) in (3, 6) else 0
+
+
+def _piece(spec: ParamSpec, column: int, axis: int, columns: int) -> Piece:
+    share = spec.shape[axis] // columns
+    return Piece(spec.name, column, axis, column * share, (column + 1) * share, spec.size // columns)
+
+
+def exchange_points(layers: Sequence[Layer], input: Shape) -> list[Exchange]:
+    """The joint layers, in order, and whose arrays cross there; for the paper conv3, fc6, fc7 and fc8."""
+    points, x, source = [], input, "input"
+    for layer in layers:
+        y = layer.out_shape(x)
+        if layer.joint(x):
+            points.append(Exchange(layer.name, source, x, y.columns == 1, y))
+        if not layer.in_place:
+            source = layer.name
+        x = y
+    return points
+
+
+def loads(layers: Sequence[Layer], input: Shape, batch: int) -> list[Load]:
+    """One Load a column.  The image lies on every device; a layer of one column runs on column 0's, unless it is row-parallel."""
+    x, shapes = input, []
+    for layer in layers:
+        shapes.append((layer, x, layer.out_shape(x)))
+        x = shapes[-1][2]
+    columns = max([input.columns, *(y.columns for _, _, y in shapes)])
+    parameters, activations, macs = ([0] * columns for _ in range(3))
+    for g in range(columns):
+        activations[g] += batch * input.size // input.columns
+    for layer, x, y in shapes:
+        for piece in shard(layer, x):
+            parameters[piece.column] += piece.size
+        workers = max(y.columns, x.columns if layer.joint(x) else 1)
+        for g in range(workers):
+            macs[g] += layer.macs(x) // workers
+        if not layer.in_place:
+            for g in range(y.columns):
+                activations[g] += batch * y.features
+    return [Load(g, parameters[g], activations[g], macs[g]) for g in range(columns)]
+
+
+def plan(layers: Sequence[Layer], input: Shape, batch: int) -> str:
+    """Text: what crosses between columns at `batch` images in float32, and what each column's device holds."""
+    points, held = exchange_points(layers, input), loads(layers, input, batch)
+    text = [f"{len(held)} column{'s' if len(held) > 1 else ''}, batch {batch}, float32", ""]
+    if points:
+        text.append(f"{'exchange before':<16}{'of':<8}{'one column':<14}{'fprop, each way':>16}{'bprop, each way':>17}")
+        for point in points:
+            cost = f"{point.bytes(batch) / 1e6:.2f} MB"
+            one = f"{point.shape.H}x{point.shape.W}x{point.shape.C}"
+            text.append(f"{point.layer:<16}{point.source:<8}{one:<14}{cost:>16}{cost:>17}")
+        total = f"{sum(point.bytes(batch) for point in points) / 1e6:.2f} MB"
+        text.append(f"{'total':<38}{total:>16}{total:>17}")
+        for point in points:
+            if point.row_parallel:
+                sums = f"{point.partial_bytes(batch) / 1e6:.2f} MB"
+                text.append(f"{point.layer} writes one column and is row-parallel: partial sums of {sums} may cross instead")
+    else:
+        text.append("nothing is exchanged")
+    text += ["", f"{'device of column':<18}{'parameters':>14}{'with gradient, momentum':>26}{'activations':>14}{'multiply-adds':>16}"]
+    for load in held:
+        text.append(f"{'abcdefgh'[load.column % 8]:<18}{load.parameters:>14,}{3 * FLOAT * load.parameters / 1e6:>23.1f} MB"
+                    f"{FLOAT * load.activations / 1e6:>11.1f} MB{load.macs:>16,}")
+    return "\n".join(text)
