@@ -102,14 +102,14 @@ def alexnet(
              conv("conv2", K2, 5, pad=pad2, std=std, bias=bias)]
     if without == "conv1":
         start = [conv("conv2", K2, 11, stride=8, pad=0, std=std1, bias=bias)]
-    sixth = [conv("conv6", _share("conv6", 256, width), 3, std=0.03, bias=bias), ReLU("conv6_relu")]
+    sixth = [conv("conv6", _share("conv6", 256, width), 3, std=0.03, bias=bias), ReLU("conv6_relu")] if conv6 else []
 
     net = [
         *start, *after(2, order2),
         conv("conv3", K3, 3, std=std345, bias=0.0), ReLU("relu3"),
         conv("conv4", K4, 3, std=std345, bias=bias), ReLU("relu4"),
         conv("conv5", K5, 3, pad=pad5, std=std345, bias=bias), *after(5, order5),
-        *(sixth if conv6 else []),
+        *sixth,
         linear("fc6", F6, std=std67, bias=bias), ReLU("relu6"), *dropout("drop6"),
         linear("fc7", F7, std=std67, bias=bias), ReLU("relu7"), *dropout("drop7"),
         Linear("fc8", classes, std=std, bias_rate=bias_rate, bias_anneal=bias_anneal), SoftmaxLoss("loss"),
