@@ -1,0 +1,76 @@
+"""The resolved configuration of a run: what was asked, over what a checkpoint says, over what the recipe says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+
+from .nets import recipe as find_recipe
+from .nets.recipe import Recipe
+from .spec import MiniAlexError
+
+# Fields that may differ between runs that must end in the same bits.
+FREE = ("data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "epochs")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, every choice resolved.  Rates are per step, epochs counted from 0."""
+
+    recipe: str
+    data: str | None = None                 # None: the embedded pictures
+    device: str = "cpu"
+    batch: int = 128
+    epochs: int = 90
+    rate: float = 0.01
+    momentum: float = 0.9
+    decay: float = 0.0005
+    workers: int = 2
+    seed: int = 0
+    output_dir: str | None = None
+    store: str | None = None
+    limit_batches: int | None = None
+    fuse: bool = True
+
+    def hash(self) -> str:
+        """Of the fields that decide the weights."""
+        deciding = {k: v for k, v in asdict(self).items() if k not in FREE}
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    @property
+    def backend(self) -> str:
+        """"cuda:0" -> "cuda"."""
+        if "," in self.device:
+            raise MiniAlexError(f"--device {self.device}: this version trains on one device; name one, for example --device cpu")
+        return self.device.split(":")[0]
+
+
+def resolve(asked: dict, saved: dict | None = None) -> tuple[Config, Recipe, list[str]]:
+    """(configuration, recipe, lines that say what differs from the checkpoint).
+
+    `asked` holds the flags given by the user (None: not given), `saved` the configuration in a checkpoint.
+    """
+    known = {f.name for f in fields(Config)}
+    given = {k: v for k, v in asked.items() if v is not None and k in known}
+    name = given.get("recipe") or (saved or {}).get("recipe") or ("paper" if given.get("data") else "tiny")
+    if saved and name != saved["recipe"]:
+        raise MiniAlexError(f"--recipe {name}: the checkpoint was made by recipe {saved['recipe']}; "
+                            "leave --recipe out or resume another checkpoint")
+    recipe = find_recipe(name)
+    base = {"recipe": name, "batch": recipe.batch, "epochs": recipe.epochs, "rate": recipe.rate, "momentum": recipe.momentum,
+            "decay": recipe.decay}
+    if saved:
+        base |= {k: v for k, v in saved.items() if k in known}
+    config = Config(**(base | given))
+    for field_name, low in (("batch", 1), ("epochs", 1), ("workers", 1)):
+        if getattr(config, field_name) < low:
+            raise MiniAlexError(f"--{field_name} {getattr(config, field_name)}: at least {low} is needed")
+    if not config.rate >= 0 or not 0 <= config.momentum < 1 or not config.decay >= 0:
+        raise MiniAlexError(f"--lr {config.rate} --momentum {config.momentum} --wd {config.decay}: "
+                            "a rate and a decay of at least 0 and a momentum from 0 to below 1 are needed")
+    changed = [f"resume: {k} {saved[k]} -> {v} (command line)" for k, v in given.items() if saved and k in saved and saved[k] != v]
+    return config, recipe, changed

@@ -1,0 +1,81 @@
+"""Error rates of a network on a split, one crop or ten (paper, sections 4.1 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .data import Split, Store, views
+from .net import Net
+from .nets.recipe import Recipe
+from .spec import MiniAlexError
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Errors in per cent and the mean loss over `images` images."""
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"top-1 error {self.top1:.2f} %, top-5 error {self.top5:.2f} %, loss {self.loss:.4f} ({self.images} images)"
+
+
+def credit(p: np.ndarray, labels: np.ndarray, k: int, ties: str = "index") -> np.ndarray:
+    """Credit in [0, 1] of each image for having its label among the k most probable.
+
+    p is (n, K), labels (n,).  ties="index" ranks equal probabilities by class index; "fractional" is the 2012 program's
+    clip((k - better) / tied, 0, 1).  Raises MiniAlexError on a NaN, which would compare as best of all.
+    """
+    if not np.isfinite(p).all():
+        raise MiniAlexError("evaluation met a probability that is not finite; the weights have diverged: use an earlier checkpoint")
+    own = p[np.arange(len(labels)), labels][:, None]
+    better, equal = (p > own).sum(1), p == own
+    if ties == "fractional":
+        return np.clip((k - better) / equal.sum(1), 0.0, 1.0)
+    before = (equal & (np.arange(p.shape[1]) < labels[:, None])).sum(1)
+    return (better + before < k).astype(np.float64)
+
+
+def probabilities(net: Net, images: np.ndarray, mean, recipe: Recipe, which: str) -> np.ndarray:
+    """Mean softmax output over the views of up to net.batch pictures; images (n, H, W, 3) uint8 -> (n, K) float64."""
+    ops, n = net.ops, len(images)
+    device_images, noise = ops.from_host(images), ops.from_host(np.zeros((n, 3), net.dtype))
+    chosen = views(images.shape[1], recipe.crop, which)
+    total = np.zeros((n, net.classes))
+    for top, left, flip in chosen:
+        ops.augment_fprop(device_images, mean, ops.from_host(np.tile(np.int32([top, left]), (n, 1))), ops.from_host(np.full(n, flip)),
+                          noise, net.input(n), mean_at=recipe.augmentation.mean_at, scale=1.0)
+        net.fprop(n=n)
+        total += ops.to_host(net.probabilities[:n])
+    return total / len(chosen)
+
+
+def evaluate(net: Net, store: Store, split: Split, recipe: Recipe, *, which: str = "centre", limit: int | None = None,
+             progress: Callable[[int, int], None] | None = None, collect: list | None = None) -> Metrics:
+    """Top-1 and top-5 error of `split`; `limit` batches at most.  `collect` receives each batch's probabilities."""
+    mean = net.ops.from_host(store.mean.astype(net.dtype))
+    total = len(split) if limit is None else min(len(split), limit * net.batch)
+    if total == 0:
+        raise MiniAlexError(f"{store.path}: the split has no pictures to evaluate; prepare it again from data with a validation part")
+    right1 = right5 = loss = 0.0
+    for start in range(0, total, net.batch):
+        indices = np.arange(start, min(start + net.batch, total))
+        labels = split.labels[indices]
+        p = probabilities(net, split.read(indices), mean, recipe, which)
+        right1 += credit(p, labels, 1, recipe.ties).sum()
+        right5 += credit(p, labels, 5, recipe.ties).sum()
+        loss -= np.log(np.maximum(p[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)).sum()
+        if collect is not None:
+            collect.append(p)
+        if progress:
+            progress(start + len(indices), total)
+    return Metrics(100 * (1 - right1 / total), 100 * (1 - right5 / total), loss / total, total)

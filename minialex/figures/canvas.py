@@ -1,0 +1,21 @@
+"""Matplotlib without a display, and pictures written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .. import files
+
+
+@contextmanager
+def canvas(path: str | Path, width: float, height: float, dpi: int = 110) -> Iterator:
+    """Yields a figure of width x height inches; saves it as PNG at `path` on success."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    yield figure
+    files.write(path, lambda file: figure.savefig(file, format="png", dpi=dpi))

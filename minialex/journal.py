@@ -1,0 +1,43 @@
+"""The written record of a run: config.json and metrics.jsonl, one line an epoch."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from . import files
+from .config import Config
+from .evaluate import Metrics
+
+
+class Journal:
+    """Appends to metrics.jsonl; a torn last line (power cut) is dropped, and a resumed run drops what came after its checkpoint."""
+
+    def __init__(self, folder: Path, config: Config, resumed_at: int | None):
+        self.path = folder / "metrics.jsonl"
+        files.sweep(folder)
+        files.write_json(folder / "config.json", config.as_dict() | {"hash": config.hash()})
+        kept = [row for row in read(self.path) if resumed_at is not None and row["step"] <= resumed_at]
+        files.write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def epoch(self, epoch: int, step: int, train: Metrics, validation: Metrics, rate: float, seconds: float) -> None:
+        row = {"epoch": epoch, "step": step, "rate": rate, "train": asdict(train), "validation": asdict(validation),
+               "seconds": round(seconds, 3), "time": round(time.time(), 3)}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def epochs(self) -> list[dict]:
+        return read(self.path)
+
+
+def read(path: Path) -> list[dict]:
+    """The readable rows of a metrics.jsonl, [] where there is none."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

@@ -1,0 +1,317 @@
+"""Training: the loop of the paper's section 5 with everything around it that a long run needs.
+
+    with Trainer(options) as trainer:
+        for epoch in trainer.epochs():
+            for batch in trainer.batches(epoch):
+                trainer.learn(batch)
+            trainer.validate(epoch)
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, backends, figures
+from .checkpoint import Keeper, RunLock, candidates, load, match
+from .config import Config, resolve
+from .data import Batch, Loader, Store, open_store, transform
+from .evaluate import Metrics, credit, evaluate
+from .journal import Journal
+from .net import Net
+from .optim import SGD, Schedule
+from .progress import Progress, clock
+from .spec import MiniAlexError
+
+
+class Diverged(MiniAlexError):
+    """The loss stopped being a number."""
+
+
+class Interrupted(MiniAlexError):
+    """SIGTERM or SIGINT: the step was finished and a checkpoint written."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+class Trainer:
+    """One run.  `asked` maps flag names of Config to values (None: not given); `resume` is a path, "auto" or None."""
+
+    def __init__(self, asked: dict, *, resume: str | None = None, quiet: bool = False, checkpoint_minutes: float = 10.0):
+        self.quiet, self.checkpoint_seconds = quiet, checkpoint_minutes * 60
+        asked = dict(asked)
+        if resume == "auto" and not asked.get("output_dir"):
+            asked["output_dir"] = str(newest_run(asked))
+        arrays, state, self.notes, path = _restore(resume, asked.get("output_dir"))
+        if path is not None and not asked.get("output_dir"):
+            asked["output_dir"] = str(path.parent)
+        self.config, self.recipe, changed = resolve(asked, state and state["config"])
+        self.notes += changed
+        self.ops = backends.load(self.config.backend)
+        self.ops.set_workers(self.config.workers)
+        self.store: Store = open_store(self.config.data, self.recipe.record, folder=self.config.store,
+                                       workers=self.config.workers, quiet=quiet)
+        self.folder = _run_folder(self.config, resuming=state is not None)
+        self._build()
+        if state:
+            self._continue(arrays, state)
+        self._signal: int | None = None
+
+    # ---------------------------------------------------------------- set-up
+    def _build(self) -> None:
+        config, recipe = self.config, self.recipe
+        classes = len(self.store.classes)
+        self.net = Net(recipe.build(classes), recipe.input, config.batch, self.ops, seed=config.seed, fuse=config.fuse)
+        self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay)
+        self.schedule = Schedule(recipe.schedule, config.rate)
+        self.split = self.store.split("train")
+        self.loader = Loader(self.split, recipe.augmentation, crop=recipe.crop, batch=config.batch, seed=config.seed,
+                             workers=config.workers, colour_directions=self.store.colour_directions)
+        self.mean = self.ops.from_host(self.store.mean.astype(self.net.dtype))
+        shares = np.bincount(self.split.labels, minlength=classes) / len(self.split)
+        self.chance_loss = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+        self.steps_per_epoch = self.loader.batches_per_epoch
+        if config.limit_batches:
+            self.steps_per_epoch = min(self.steps_per_epoch, config.limit_batches)
+        self.epoch = self.position = self.step = 0
+        self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
+        self.best: float | None = None
+        self.keeper: Keeper | None = None
+
+    def _continue(self, arrays: dict[str, np.ndarray], state: dict) -> None:
+        match(state, {"recipe": self.config.recipe, "classes": [c.id for c in self.store.classes]})
+        for key in self.net.params:
+            name = ".".join(key)
+            for prefix, arena in (("w/", self.net.params), ("v/", self.sgd.velocity)):
+                if prefix + name not in arrays or arrays[prefix + name].shape != arena.specs[key].shape:
+                    raise MiniAlexError(f"the checkpoint has no {name} of shape {arena.specs[key].shape}: it was made by another network")
+                arena.fill(key, arrays[prefix + name])
+        self.schedule.restore(state["schedule"])
+        if state["config"]["rate"] != self.config.rate:
+            self.schedule.first_rate = self.config.rate
+        self.epoch, self.position, self.step = state["epoch"], state["position"], state["step"]
+        self.sums, self.best = state["sums"], state["best"]
+        self.notes.append(f"resume: from epoch {self.epoch}, batch {self.position}, step {self.step}")
+
+    def __enter__(self) -> Trainer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = RunLock(self.folder)
+        self.lock.acquire()
+        self.keeper = Keeper(self.folder)
+        self.journal = Journal(self.folder, self.config, resumed_at=self.step if self.step else None)
+        self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._last_save = time.monotonic()
+        self._announce()
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self.lock.release()
+
+    def _on_signal(self, number: int, frame) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def _announce(self) -> None:
+        """First line: recipe, device, data, estimated time."""
+        self.seconds_per_image = self._measure()
+        images = self.steps_per_epoch * self.config.batch * (self.config.epochs - self.epoch)
+        share = 1 + len(self._validation()) / max(1, len(self.split)) / 3       # a validation image costs a third: no backward pass
+        data = f"{self.store.describe()}"
+        self.say(f"MiniAlex {__version__}: recipe {self.config.recipe} on {self.config.device}, {data}; "
+                 f"{self.config.epochs} epochs of {self.steps_per_epoch} steps, about {clock(images * self.seconds_per_image * share)}")
+        for line in (*self.notes, *(f"not the paper's: {line}" for line in self.recipe.differs)):
+            self.say("  " + line)
+        self.say(f"  run directory {self.folder}")
+
+    def _measure(self) -> float:
+        """Seconds per image of one forward and backward pass on a fraction of a batch of zeros; changes no weight."""
+        n = min(self.config.batch, 16)
+        self.ops.from_host(np.zeros(self.net.input(n).shape, self.net.dtype), out=self.net.input(n))
+        for _ in range(2):                                          # the first pass pays for fresh memory
+            start = time.monotonic()
+            self.net.fprop(np.zeros(n, np.int32), n=n, training=True)
+            self.net.bprop()
+        return (time.monotonic() - start) / n
+
+    def _validation(self):
+        return self.store.split("val")
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, flush=True)
+
+    # ---------------------------------------------------------------- the loop
+    def epochs(self) -> Iterator[int]:
+        """Epochs still to do; ends early when a plateau schedule has nothing left to try."""
+        while self.epoch < self.config.epochs and not self.schedule.finished:
+            yield self.epoch
+        self._finish()
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """This epoch's batches from where the run stands, with the progress line."""
+        self.progress = Progress(self.steps_per_epoch, initial=self.position, quiet=self.quiet)
+        self._began, self._began_at, self.loader.waited = time.monotonic(), self.position, 0.0
+        try:
+            for batch in self.loader.batches(epoch, start=self.position):
+                if self.position >= self.steps_per_epoch:
+                    break
+                yield batch
+        finally:
+            self.progress.close()
+
+    def learn(self, batch: Batch) -> float:
+        """One step: input, fprop, bprop, update.  Returns the batch's mean loss; raises Diverged when it is not finite."""
+        net, n = self.net, len(batch.labels)
+        transform(self.ops, batch, self.mean, net.input(n))
+        loss = net.fprop(batch.labels, n=n, training=True, step=self.step)
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
+                           f"{net.first_nonfinite() or 'the loss'}. The last good checkpoint is in {self.folder}: go on from it "
+                           f"with a lower rate, for example --resume {self.folder} --lr {self.config.rate / 10:g}")
+        net.bprop()
+        schedule = self.schedule
+        self.sgd.step(schedule.rate(self.epoch), first_rate=schedule.first_rate, layer_rates=schedule.layer_rates(self.epoch))
+        p = self.ops.to_host(net.probabilities[:n])
+        for name, value in (("loss", loss * n), ("right1", credit(p, batch.labels, 1).sum()), ("right5", credit(p, batch.labels, 5).sum())):
+            self.sums[name] += float(value)
+        self.sums["images"] += n
+        self.step += 1
+        self.position += 1
+        self.progress.update(self.position, self._line())
+        self._housekeeping()
+        return loss
+
+    def _line(self) -> str:
+        done = (self.position - self._began_at) * self.config.batch
+        elapsed = max(1e-9, time.monotonic() - self._began)
+        rate = done / elapsed
+        left = (self.steps_per_epoch * (self.config.epochs - self.epoch) - self.position) * self.config.batch / rate
+        train, waiting = self._train_metrics(), 100 * self.loader.waited / elapsed
+        return (f"epoch {self.epoch + 1}/{self.config.epochs} step {self.step} loss {train.loss:.4f} "
+                f"error top-1 {train.top1:.1f} % top-5 {train.top5:.1f} % rate {self.schedule.rate(self.epoch):g} "
+                f"{rate:.0f} images/s data {waiting:.0f} % left {clock(left)}")
+
+    def _train_metrics(self) -> Metrics:
+        """Of this epoch so far, with dropout and augmentation on."""
+        images = max(1, self.sums["images"])
+        return Metrics(100 - 100 * self.sums["right1"] / images, 100 - 100 * self.sums["right5"] / images,
+                       self.sums["loss"] / images, self.sums["images"])
+
+    def _housekeeping(self) -> None:
+        if self._signal is not None:
+            path = self.save()
+            name = signal.Signals(self._signal).name
+            raise Interrupted(f"{name}: stopped after step {self.step}; go on with --resume {path}", 128 + self._signal)
+        if time.monotonic() - self._last_save > self.checkpoint_seconds:
+            self.save()
+
+    def validate(self, epoch: int) -> Metrics:
+        """Validation error, schedule, journal, pictures and checkpoint at the end of an epoch."""
+        seconds = time.monotonic() - self._began
+        train = self._train_metrics()
+        split = self._validation()
+        progress = Progress(len(split), quiet=self.quiet)
+        metrics = evaluate(self.net, self.store, split, self.recipe, which=self.recipe.test_views, limit=self.config.limit_batches,
+                           progress=lambda done, total: progress.update(done, f"validation {done}/{total}"))
+        progress.close()
+        self.say(f"epoch {epoch + 1}/{self.config.epochs}: train loss {train.loss:.4f} top-1 {train.top1:.1f} %; validation {metrics}; "
+                 f"rate {self.schedule.rate(epoch):g}, {train.images / max(1e-9, seconds):.0f} images/s")
+        self.journal.epoch(epoch, self.step, train, metrics, self.schedule.rate(epoch), seconds)
+        self._explain_stuck(train)
+        self.schedule.observe(metrics.top1)
+        improved = self.best is None or metrics.top1 < self.best
+        self.best = metrics.top1 if improved else self.best
+        self.epoch, self.position = epoch + 1, 0
+        self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
+        self.save(best=improved)
+        figures.curves(self.journal.epochs(), self.folder / "curves.png", title=f"{self.config.recipe} on {self.store.name}")
+        return metrics
+
+    def _explain_stuck(self, train: Metrics) -> None:
+        if self.step >= 300 and abs(train.loss - self.chance_loss) < 0.02:
+            self.say(f"  the training loss {train.loss:.3f} is that of guessing ({self.chance_loss:.3f}). Likely causes: every ReLU "
+                     "behind a bias of 1 has died (try a third of the --lr, or a larger -b); labels that do not belong to the "
+                     "pictures; a rate far too low or too high.")
+
+    def save(self, best: bool = False) -> Path:
+        """Writes a checkpoint of the whole state; refuses to keep weights that are not finite."""
+        arrays = {"w/" + k: v for k, v in self.net.params.host().items()} | {"v/" + k: v for k, v in self.sgd.velocity.host().items()}
+        bad = next((k for k, v in arrays.items() if not np.isfinite(v).all()), None)
+        if bad:
+            raise Diverged(f"{bad} is no longer finite after step {self.step}; nothing was saved, "
+                           f"the last good checkpoint is in {self.folder}: go on from it with a lower --lr")
+        state = {"recipe": self.config.recipe, "config": self.config.as_dict(), "config_hash": self.config.hash(),
+                 "classes": [c.id for c in self.store.classes], "class_names": [c.name for c in self.store.classes],
+                 "epoch": self.epoch, "position": self.position, "step": self.step, "schedule": self.schedule.state(), "sums": self.sums,
+                 "best": self.best, "preprocessing": {"record": self.recipe.record, "crop": self.recipe.crop},
+                 "versions": {"minialex": __version__, "numpy": np.__version__, "python": platform.python_version()}}
+        arrays["mean"] = self.store.mean
+        path = self.keeper.save_step(self.step, arrays, state, best=best)
+        self._last_save = time.monotonic()
+        return path
+
+    def _finish(self) -> None:
+        self.say(f"best validation top-1 error {self.best:.2f} %" if self.best is not None else "nothing to do")
+        first = next((k for k in self.net.params if k[1] == "w" and len(self.net.params.specs[k].shape) == 4), None)
+        if first and self.best is not None:
+            figures.filters(self.ops.to_host(self.net.params[first]), self.folder / "filters.png", columns=self.net.shapes[1].columns)
+            figures.predictions(self._examples(), self.folder / "predictions.png")
+            self.say(f"pictures: {self.folder}/curves.png, filters.png, predictions.png")
+
+    def _examples(self, count: int = 8) -> list:
+        """(picture, right label, five (name, probability)) of `count` validation pictures spread over the split."""
+        from .evaluate import probabilities
+        split = self._validation()
+        chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split), self.net.batch)).astype(int))
+        images, names = split.read(chosen), [c.name for c in self.store.classes]
+        p = probabilities(self.net, images, self.mean, self.recipe, "centre")
+        return [(image, names[label], [(names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:5]])
+                for image, label, row in zip(images, split.labels[chosen], p, strict=True)]
+
+
+def newest_run(asked: dict) -> Path:
+    """The run directory that `--resume auto` means when none is named: the one written to last."""
+    runs = [p.parent for p in Path("runs").glob("*/config.json") if any(p.parent.glob("checkpoint-*.safetensors"))]
+    if not runs:
+        raise MiniAlexError("--resume auto: there is no run with a checkpoint under runs/; name a checkpoint or start without --resume")
+    return max(runs, key=lambda folder: max(p.stat().st_mtime for p in folder.glob("checkpoint-*.safetensors")))
+
+
+def _restore(resume: str | None, folder: str | None) -> tuple[dict, dict | None, list[str], Path | None]:
+    """(arrays, state, notes, path) of the checkpoint to go on from; the newest readable one of a folder."""
+    if resume is None:
+        return {}, None, [], None
+    notes: list[str] = []
+    for path in candidates(folder if resume == "auto" else resume):
+        try:
+            arrays, state = load(path)
+            return arrays, state, notes, path
+        except MiniAlexError as error:
+            if Path(resume) == path:
+                raise
+            notes.append(f"resume: {error}; trying the one before")
+    raise MiniAlexError(f"--resume {resume}: no readable checkpoint in {folder or resume}; " + " ".join(notes))
+
+
+def _run_folder(config: Config, resuming: bool) -> Path:
+    if config.output_dir:
+        folder = Path(config.output_dir)
+        if not resuming and any(folder.glob("checkpoint-*.safetensors")):
+            raise MiniAlexError(f"--output-dir {folder}: it already holds a run; "
+                                "add --resume auto to go on with it, or name another folder")
+        return folder
+    number = 1
+    while (folder := Path("runs") / f"{config.recipe}-{number}").exists():
+        number += 1
+    return folder
