@@ -1,0 +1,152 @@
+"""The official ILSVRC-2012 archives, read where they lie (paper, section 2).
+
+    ILSVRC2012_img_train.tar        a tar of one tar per class, nXXXXXXXX.tar, of nXXXXXXXX_N.JPEG
+    ILSVRC2012_img_val.tar          ILSVRC2012_val_XXXXXXXX.JPEG, flat; their labels are in the devkit
+    ILSVRC2012_devkit_t12.tar.gz    data/meta.mat and data/ILSVRC2012_validation_ground_truth.txt
+The ground truth speaks in ILSVRC2012_IDs, which are in another order than the sorted WNIDs that labels follow everywhere here; the
+translation happens in this file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from . import matfile
+from .archive import Member, Official, Window, members, opened, read_or_refuse, stamp, verify, walk
+from .source import ClassInfo, DataError, Item, Source, shown
+
+TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+META, TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"
+MAX_DEVKIT_FILE = 16 << 20
+
+
+ARCHIVES = {
+    TRAIN: Official(147897477120, "1d675b47d978889d74fa0da5fadfb00e", 1281167),
+    VAL: Official(6744924160, "29b22e2961454d5413ddabcf34fc5622", 50000),
+    DEVKIT: Official(2568145, "fa75699e90414af021442c21a62c3abf", 0),
+}
+_CLASS_TAR = re.compile(r"n\d{8}\.tar")
+_TRAIN_PICTURE = re.compile(r"n\d{8}_\d+\.JPEG")
+_VAL_PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+class Ilsvrc(Source):
+    """The archives in one folder.  Training order is that of the archives, validation order likewise; labels are sorted WNIDs."""
+
+    kind = "ilsvrc"
+
+    def __init__(self, path: Path, *, allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None) -> None:
+        path = Path(path)
+        here = [name for name in ARCHIVES if (path / name).is_file()]
+        if VAL in here and DEVKIT not in here:
+            raise DataError(f"{shown(path)} has {VAL} but not {DEVKIT}, which holds the validation labels; put it beside")
+        if TRAIN not in here and VAL not in here:
+            raise DataError(f"{shown(path)} has neither {TRAIN} nor {VAL}; put the archives beside {DEVKIT}")
+        verified, reason = verify(path, {name: ARCHIVES[name] for name in here}, allow_unverified, progress)
+        notes, in_train = [], _class_tars(path / TRAIN) if TRAIN in here else []
+        if DEVKIT in here:
+            classes, self.truth = _devkit(path / DEVKIT)
+            known = {info.id for info in classes}
+            if unknown := [wnid for wnid in in_train if wnid not in known]:
+                raise DataError(f"{shown(path / TRAIN)} has class {unknown[0]}, which the devkit's {META} does not know; "
+                                f"the two are of different years, so take both from one")
+            if in_train and (missing := len(known - set(in_train))):
+                notes.append(f"{missing} of {len(known)} classes have no training pictures")
+        else:
+            classes, self.truth = tuple(ClassInfo(wnid, wnid) for wnid in sorted(in_train)), np.zeros(0, np.int64)
+            notes.append(f"without {DEVKIT} beside, classes have no words and no ILSVRC2012_ID")
+        if len(classes) == 1:
+            raise DataError(f"{shown(path)} has one class only ({classes[0].id}); a classifier needs two or more")
+        super().__init__(path, classes, tuple(split for split, name in (("train", TRAIN), ("val", VAL)) if name in here))
+        self.verified, self.reason, self.notes = verified, reason, notes
+        self._labels = {info.id: label for label, info in enumerate(classes)}
+        self._label_of_devkit = {info.devkit_id: label for label, info in enumerate(classes)}
+        self._here, self._counts = here, {}
+
+    def count(self, split: str) -> int:
+        """Known for official archives; else one pass over the headers."""
+        self._check(split)
+        if split not in self._counts:
+            official = ARCHIVES[TRAIN if split == "train" else VAL]
+            known = self.verified and official.pictures
+            self._counts[split] = known or sum(1 for _ in (self._train() if split == "train" else self._val()))
+        return self._counts[split]
+
+    def items(self, split: str, start: int = 0) -> Iterator[Item]:
+        self._check(split)
+        for index, (member, name, label) in enumerate(self._train() if split == "train" else self._val()):
+            if index >= start:
+                yield Item(name, label, read_or_refuse(member))
+
+    def _train(self) -> Iterator[tuple[Member, str, int]]:
+        with opened(self.path / TRAIN) as window:
+            for outer in _class_members(window, TRAIN):
+                wnid, archive = outer.base[:9], f"{TRAIN}:{outer.base}"
+                for member in members(outer.window(), archive):
+                    if _TRAIN_PICTURE.fullmatch(member.base):
+                        if member.base[:9] != wnid:
+                            raise DataError(f"{archive} holds {member.base}, a picture of another class; get the archive again")
+                        yield member, f"{archive}:{member.base}", self._labels[wnid]
+
+    def _val(self) -> Iterator[tuple[Member, str, int]]:
+        for member in walk(self.path / VAL):
+            if match := _VAL_PICTURE.fullmatch(member.base):
+                number = int(match[1])
+                if not 1 <= number <= len(self.truth):
+                    raise DataError(f"{VAL}:{member.base} has no label: the devkit's ground truth has {len(self.truth)} lines; "
+                                    f"take both archives from one year")
+                yield member, f"{VAL}:{member.base}", self._label_of_devkit[int(self.truth[number - 1])]
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256("\n".join(stamp(self.path / name) for name in self._here).encode()).hexdigest()[:16]
+
+
+def _class_members(window: Window, archive: str) -> Iterator[Member]:
+    return (member for member in members(window, archive) if _CLASS_TAR.fullmatch(member.base))
+
+
+def _class_tars(path: Path) -> list[str]:
+    """WNIDs of the archives in the training archive."""
+    with opened(path) as window:
+        wnids = [member.base[:9] for member in _class_members(window, TRAIN)]
+    if not wnids:
+        raise DataError(f"{shown(path)} holds no class archives (nXXXXXXXX.tar); it is not the training archive")
+    if len(set(wnids)) < len(wnids):
+        raise DataError(f"{shown(path)} holds a class twice; get it again")
+    return wnids
+
+
+def _devkit(path: Path) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
+    """Classes in sorted WNID order, and the ground truth's ILSVRC2012_IDs in picture order."""
+    name, meta, truth = shown(path), None, None
+    for member in walk(path):
+        inner = "/".join((member.parts or ())[-2:])
+        if inner == META:
+            meta = matfile.load(member.read(MAX_DEVKIT_FILE), member.label)
+        elif inner == TRUTH:
+            truth = member.read(MAX_DEVKIT_FILE)
+    if meta is None or truth is None:
+        raise DataError(f"{name} lacks {META if meta is None else TRUTH}; get the devkit archive again")
+    try:
+        leaves = [synset for synset in meta["synsets"] if _number(synset["num_children"]) == 0]
+        found = (ClassInfo(str(synset["WNID"]), str(synset["words"]), _number(synset["ILSVRC2012_ID"])) for synset in leaves)
+        classes = tuple(sorted(found, key=lambda info: info.id))
+        numbers = np.array([int(line) for line in truth.split()], np.int64)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{name}: {META} or {TRUTH} is not as published ({error!r}); get the devkit archive again") from error
+    ids = {info.devkit_id for info in classes}
+    if not classes or len(ids) < len(classes) or len({info.id for info in classes}) < len(classes):
+        raise DataError(f"{name}: {META} lists no classes or one twice; get the devkit archive again")
+    if unknown := sorted(set(numbers.tolist()) - ids):
+        raise DataError(f"{name}: the ground truth has ILSVRC2012_ID {unknown[0]}, which {META} does not list as a class; get it again")
+    return classes, numbers
+
+
+def _number(value) -> int:
+    """A MATLAB scalar, which is a matrix of one element; ValueError for anything else."""
+    return int(np.asarray(value, np.float64).item())
