@@ -29,6 +29,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from .checkpoint import load, match
     from .data import open_store
     from .evaluate import evaluate as run
+    from .evaluate import validation_split
     from .predict import trained
     from .progress import Progress
     if not options.checkpoint:
@@ -40,12 +41,15 @@ def evaluate(options: argparse.Namespace) -> None:
     store = open_store(data, model.recipe.record, folder=options.store, workers=workers, quiet=options.quiet)
     match(state, {"classes": [c.id for c in store.classes]})
     which = "ten" if getattr(options, "ten_crops", False) else model.recipe.test_views
-    split = store.split(getattr(options, "split", "val"))
+    split = store.split(options.split) if getattr(options, "split", None) else validation_split(store)
     progress = Progress(len(split), quiet=options.quiet)
     metrics = run(model.net, store, split, model.recipe, which=which, limit=options.limit_batches,
                   progress=lambda done, total: progress.update(done, f"evaluate {done}/{total}"))
     progress.close()
-    print(json.dumps(metrics.as_dict()) if getattr(options, "json", False) else f"{model.path}: {which} view(s) on {store.name}: {metrics}")
+    if getattr(options, "json", False):
+        print(json.dumps(metrics.as_dict()))
+    else:
+        print(f"{model.path}: {which} view(s), {split.name} pictures: {metrics}")
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -74,7 +78,7 @@ def prepare(options: argparse.Namespace) -> None:
     from .data import open_source
     from .data import prepare as run
     store = run(open_source(options.data), options.out, record=options.record, workers=options.workers, progress=not options.quiet)
-    print(f"{options.out}: {store.describe()}")
+    print(store)
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -101,7 +105,7 @@ def build_parser() -> Parser:
     p = verbs.add_parser("evaluate", help="error rates of a checkpoint", description=evaluate.__doc__)
     p.add_argument("checkpoint", help="a checkpoint file or a run directory (its best checkpoint)")
     p.add_argument("data", nargs="?", metavar="DATA", help="as for train (default: what the checkpoint was trained on)")
-    p.add_argument("--split", default="val", choices=("train", "val", "test"), help="default: val")
+    p.add_argument("--split", choices=("train", "val", "test"), help="default: val, or test where there is none")
     p.add_argument("--ten-crops", action="store_true", help="average corners, centre and their mirror images (paper, section 4.1)")
     p.add_argument("-b", "--batch-size", dest="batch", type=int, metavar="N", help="pictures a pass (default: 128)")
     p.add_argument("--limit-batches", type=int, metavar="N", help="at most N batches")

@@ -59,6 +59,11 @@ def probabilities(net: Net, images: np.ndarray, mean, recipe: Recipe, which: str
     return total / len(chosen)
 
 
+def validation_split(store: Store) -> Split:
+    """What errors are measured on while training: "val", or "test" where the data has only that (CIFAR-10)."""
+    return store.split("val" if "val" in store.splits else "test")
+
+
 def evaluate(net: Net, store: Store, split: Split, recipe: Recipe, *, which: str = "centre", limit: int | None = None,
              progress: Callable[[int, int], None] | None = None, collect: list | None = None) -> Metrics:
     """Top-1 and top-5 error of `split`; `limit` batches at most.  `collect` receives each batch's probabilities."""

@@ -32,7 +32,11 @@ class Trained:
 
 def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, workers: int = 2) -> Trained:
     """The network of a checkpoint file or of a run directory's best (else newest) checkpoint."""
-    path = candidates(checkpoint, best=True)[0]
+    folder = Path(checkpoint)
+    found = candidates(folder / "best" if (folder / "best").is_file() else folder)
+    if not found:
+        raise MiniAlexError(f"{checkpoint}: it is neither a checkpoint nor a folder of them; name a run directory such as runs/tiny-1")
+    path = found[0]
     arrays, state = load(path)
     config, recipe, _ = resolve({"device": device}, state["config"])
     ops: ModuleType = backends.load(config.backend)

@@ -22,7 +22,7 @@ from . import __version__, backends, figures
 from .checkpoint import Keeper, RunLock, candidates, load, match
 from .config import Config, resolve
 from .data import Batch, Loader, Store, open_store, transform
-from .evaluate import Metrics, credit, evaluate
+from .evaluate import Metrics, credit, evaluate, probabilities, validation_split
 from .journal import Journal
 from .net import Net
 from .optim import SGD, Schedule
@@ -72,13 +72,13 @@ class Trainer:
         self.net = Net(recipe.build(classes), recipe.input, config.batch, self.ops, seed=config.seed, fuse=config.fuse)
         self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay)
         self.schedule = Schedule(recipe.schedule, config.rate)
-        self.split = self.store.split("train")
-        self.loader = Loader(self.split, recipe.augmentation, crop=recipe.crop, batch=config.batch, seed=config.seed,
-                             workers=config.workers, colour_directions=self.store.colour_directions)
+        self.split, self.validation = self.store.split("train"), validation_split(self.store)
+        self.loader = Loader(self.split, self.store, augmentation=recipe.augmentation, crop=recipe.crop, batch=config.batch,
+                             seed=config.seed, workers=config.workers)
         self.mean = self.ops.from_host(self.store.mean.astype(self.net.dtype))
         shares = np.bincount(self.split.labels, minlength=classes) / len(self.split)
         self.chance_loss = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-        self.steps_per_epoch = self.loader.batches_per_epoch
+        self.steps_per_epoch = len(self.loader)
         if config.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, config.limit_batches)
         self.epoch = self.position = self.step = 0
@@ -87,13 +87,11 @@ class Trainer:
         self.keeper: Keeper | None = None
 
     def _continue(self, arrays: dict[str, np.ndarray], state: dict) -> None:
-        match(state, {"recipe": self.config.recipe, "classes": [c.id for c in self.store.classes]})
+        shapes = {prefix + ".".join(key): spec.shape for key, spec in self.net.params.specs.items() for prefix in ("w/", "v/")}
+        match(state, {"recipe": self.config.recipe, "classes": [c.id for c in self.store.classes], "shapes": shapes}, arrays)
         for key in self.net.params:
-            name = ".".join(key)
-            for prefix, arena in (("w/", self.net.params), ("v/", self.sgd.velocity)):
-                if prefix + name not in arrays or arrays[prefix + name].shape != arena.specs[key].shape:
-                    raise MiniAlexError(f"the checkpoint has no {name} of shape {arena.specs[key].shape}: it was made by another network")
-                arena.fill(key, arrays[prefix + name])
+            self.net.params.fill(key, arrays["w/" + ".".join(key)])
+            self.sgd.velocity.fill(key, arrays["v/" + ".".join(key)])
         self.schedule.restore(state["schedule"])
         if state["config"]["rate"] != self.config.rate:
             self.schedule.first_rate = self.config.rate
@@ -126,9 +124,8 @@ class Trainer:
         """First line: recipe, device, data, estimated time."""
         self.seconds_per_image = self._measure()
         images = self.steps_per_epoch * self.config.batch * (self.config.epochs - self.epoch)
-        share = 1 + len(self._validation()) / max(1, len(self.split)) / 3       # a validation image costs a third: no backward pass
-        data = f"{self.store.describe()}"
-        self.say(f"MiniAlex {__version__}: recipe {self.config.recipe} on {self.config.device}, {data}; "
+        share = 1 + len(self.validation) / len(self.split) / 3          # a validation image costs a third: no backward pass
+        self.say(f"MiniAlex {__version__}: recipe {self.config.recipe} on {self.config.device}, {self._describe_data()}; "
                  f"{self.config.epochs} epochs of {self.steps_per_epoch} steps, about {clock(images * self.seconds_per_image * share)}")
         for line in (*self.notes, *(f"not the paper's: {line}" for line in self.recipe.differs)):
             self.say("  " + line)
@@ -144,8 +141,11 @@ class Trainer:
             self.net.bprop()
         return (time.monotonic() - start) / n
 
-    def _validation(self):
-        return self.store.split("val")
+    def _describe_data(self) -> str:
+        name = self.config.data or "the embedded pictures"
+        trust = "" if self.store.verified or self.config.data is None else ", verified: false"
+        return (f"{name} ({len(self.split):,} training and {len(self.validation):,} validation pictures "
+                f"of {len(self.store.classes)} classes{trust})")
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -220,9 +220,9 @@ class Trainer:
         """Validation error, schedule, journal, pictures and checkpoint at the end of an epoch."""
         seconds = time.monotonic() - self._began
         train = self._train_metrics()
-        split = self._validation()
-        progress = Progress(len(split), quiet=self.quiet)
-        metrics = evaluate(self.net, self.store, split, self.recipe, which=self.recipe.test_views, limit=self.config.limit_batches,
+        progress = Progress(len(self.validation), quiet=self.quiet)
+        recipe = self.recipe
+        metrics = evaluate(self.net, self.store, self.validation, recipe, which=recipe.test_views, limit=self.config.limit_batches,
                            progress=lambda done, total: progress.update(done, f"validation {done}/{total}"))
         progress.close()
         self.say(f"epoch {epoch + 1}/{self.config.epochs}: train loss {train.loss:.4f} top-1 {train.top1:.1f} %; validation {metrics}; "
@@ -235,7 +235,8 @@ class Trainer:
         self.epoch, self.position = epoch + 1, 0
         self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
         self.save(best=improved)
-        figures.curves(self.journal.epochs(), self.folder / "curves.png", title=f"{self.config.recipe} on {self.store.name}")
+        title = f"{recipe.name} on {self.config.data or 'the embedded pictures'}"
+        figures.curves(self.journal.epochs(), self.folder / "curves.png", title=title)
         return metrics
 
     def _explain_stuck(self, train: Metrics) -> None:
@@ -271,8 +272,7 @@ class Trainer:
 
     def _examples(self, count: int = 8) -> list:
         """(picture, right label, five (name, probability)) of `count` validation pictures spread over the split."""
-        from .evaluate import probabilities
-        split = self._validation()
+        split = self.validation
         chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split), self.net.batch)).astype(int))
         images, names = split.read(chosen), [c.name for c in self.store.classes]
         p = probabilities(self.net, images, self.mean, self.recipe, "centre")

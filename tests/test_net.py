@@ -15,9 +15,11 @@ INPUT = Shape(1, 19, 17, 3)
 def layers(ties="all"):
     """Two columns, every kind of layer, joint and own convolutions, ceil pools, three classes."""
     return [
-        Conv("conv1", K=8, kernel=5, stride=2, pad=(0, 3), columns=2, std=0.3), ReLU("relu1"), LRN("norm1", alpha=0.7), MaxPool("pool1", ties=ties),
-        Conv("conv2", K=12, kernel=3, pad=1, groups=2, columns=2, std=0.3, bias=0.3), LRN("norm2", alpha=0.2), SpatialNorm("same2", n=3, alpha=0.1),
-        MaxPool("pool2", 2, 2, ties), ReLU("relu2"), Conv("conv3", K=8, kernel=3, pad=1, columns=2, std=0.3), Tanh("tanh3"), AvgPool("pool3", 2, 1),
+        Conv("conv1", K=8, kernel=5, stride=2, pad=(0, 3), columns=2, std=0.3), ReLU("relu1"),
+        LRN("norm1", alpha=0.7), MaxPool("pool1", ties=ties),
+        Conv("conv2", K=12, kernel=3, pad=1, groups=2, columns=2, std=0.3, bias=0.3),
+        LRN("norm2", alpha=0.2), SpatialNorm("same2", n=3, alpha=0.1), MaxPool("pool2", 2, 2, ties), ReLU("relu2"),
+        Conv("conv3", K=8, kernel=3, pad=1, columns=2, std=0.3), Tanh("tanh3"), AvgPool("pool3", 2, 1),
         Linear("fc4", K=10, columns=2, std=0.5, bias=0.2), ReLU("relu4"), Dropout("drop4", keep=0.6),
         Linear("fc5", K=6, groups=2, columns=2, std=0.5), Sigmoid("sigmoid5"), Linear("fc6", K=3, std=0.8), SoftmaxLoss("loss"),
     ]
@@ -80,7 +82,10 @@ def test_number_of_workers_changes_no_bit(workers):
             ops.set_workers(count)
             net = Net(layers(), INPUT, 37, ops, seed=3)
             sgd = SGD(net)
-            losses = [run(net, x, labels, step)for step in range(3) if sgd.step(0.01) is None]
+            losses = []
+            for step in range(3):
+                losses.append(run(net, x, labels, step))
+                sgd.step(0.01)
             results.append((losses, ops.to_host(net.params.flat)))
     finally:
         ops.set_workers(before)
