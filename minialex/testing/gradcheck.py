@@ -15,66 +15,78 @@ import numpy as np
 from .compare import running_test
 
 STEP = 1e-6
-EVERY = 600             # arrays up to this size are checked element by element
+EVERY = 160             # arrays up to this size are checked element by element
 DIRECTIONS = 8
 
+Arrays = Mapping[str, np.ndarray]
 
-def worst_ratio(function: Callable[..., np.ndarray], arrays: Mapping[str, np.ndarray], dy: np.ndarray, gradients: Mapping[str, np.ndarray],
-                *, step: float = STEP, atol: float = 1e-6, rtol: float = 1e-5, seed: int = 0) -> dict[str, tuple[float, str]]:
-    """For each name of `gradients`, max |numeric - analytic| / (atol + rtol size), and a line saying where.
 
-    `function(**arrays)` returns y without writing its arguments; `dy` is what y's gradient shall be.  `size` is the
-    gradient's magnitude: the element's for unit vectors, the Euclidean norm for random directions.  NaN counts as
-    infinite.  All arrays must be float64.
-    """
-    for name, array in (*arrays.items(), ("dy", dy), *gradients.items()):
-        if array.dtype != np.float64:
-            raise AssertionError(f"gradient check: {name} is {array.dtype}; central differences need float64")
-    rng = np.random.default_rng(seed)
-    result = {}
-    for name, gradient in gradients.items():
-        value = arrays[name]
-        if gradient.shape != value.shape:
-            raise AssertionError(f"gradient check: gradient of {name} has shape {gradient.shape}, {name} has {value.shape}")
-        worst, line = 0.0, ""
-        count = value.size if value.size <= EVERY else DIRECTIONS
-        for trial in range(count):
-            if value.size <= EVERY:
-                direction = np.zeros(value.size)
-                direction[trial] = 1.0
-                direction = direction.reshape(value.shape)
-                size = abs(gradient.flat[trial])
-                where = f"element {tuple(int(i) for i in np.unravel_index(trial, value.shape))}"
-            else:
-                direction = rng.choice((-1.0, 1.0), value.shape)
-                size = float(np.sqrt((gradient * gradient).sum()))
-                where = f"random direction {trial}"
-            high, low = (function(**{**arrays, name: value + h * direction}) for h in (step, -step))
-            numeric = float(((high - low) * dy).sum() / (2 * step))
-            analytic = float((gradient * direction).sum())
-            ratio = abs(numeric - analytic) / (atol + rtol * size)
-            ratio = ratio if np.isfinite(ratio) else np.inf
-            if ratio > worst:
-                worst, line = ratio, f"d{name} {where}: numeric {numeric!r}, analytic {analytic!r}"
-        result[name] = (worst, line)
+def _differences(function: Callable[..., np.ndarray], arrays: Arrays, dy: np.ndarray, name: str, step: float, seed: int) -> list:
+    """(what, direction, numeric derivative along it) for one argument."""
+    value, rng, result = arrays[name], np.random.default_rng(seed), []
+    for trial in range(value.size if value.size <= EVERY else DIRECTIONS):
+        if value.size <= EVERY:
+            direction = np.zeros(value.size)
+            direction[trial] = 1.0
+            direction = direction.reshape(value.shape)
+            what = f"element {tuple(int(i) for i in np.unravel_index(trial, value.shape))}"
+        else:
+            direction, what = rng.choice((-1.0, 1.0), value.shape), f"random direction {trial}"
+        high, low = (function(**{**arrays, name: value + h * direction}) for h in (step, -step))
+        result.append((what, direction, float(((high - low) * dy).sum() / (2 * step))))
     return result
 
 
-def assert_gradients(function: Callable[..., np.ndarray], arrays: Mapping[str, np.ndarray], dy: np.ndarray,
-                     gradients: Mapping[str, np.ndarray], what: str, **options) -> float:
+def _worst(differences: list, gradient: np.ndarray, atol: float, rtol: float) -> tuple[float, str]:
+    """The largest |numeric - analytic| / tolerance, and where; NaN counts as infinite."""
+    worst, line = 0.0, ""
+    for what, direction, numeric in differences:
+        analytic = float((gradient * direction).sum())
+        size = abs(analytic) if what.startswith("element") else float(np.linalg.norm(gradient))
+        ratio = abs(numeric - analytic) / (atol + rtol * size)
+        ratio = ratio if np.isfinite(ratio) else np.inf
+        if ratio > worst:
+            worst, line = ratio, f"{what}: numeric {numeric!r}, analytic {analytic!r}"
+    return worst, line
+
+
+def _all_float64(arrays: Arrays, dy: np.ndarray, gradients: Arrays) -> None:
+    for name, array in (*arrays.items(), ("dy", dy), *gradients.items()):
+        if array.dtype != np.float64:
+            raise AssertionError(f"gradient check: {name} is {array.dtype}; central differences need float64")
+    for name, gradient in gradients.items():
+        if gradient.shape != arrays[name].shape:
+            raise AssertionError(f"gradient check: gradient of {name} has shape {gradient.shape}, {name} has {arrays[name].shape}")
+
+
+def worst_ratio(function: Callable[..., np.ndarray], arrays: Arrays, dy: np.ndarray, gradients: Arrays, *, step: float = STEP,
+                atol: float = 1e-6, rtol: float = 1e-5, seed: int = 0) -> dict[str, tuple[float, str]]:
+    """For each name of `gradients`, max |numeric - analytic| / (atol + rtol size), and a line saying where.
+
+    `function(**arrays)` returns y without writing its arguments; `dy` is what y's gradient shall be.  `size` is the
+    gradient's magnitude: the element's for unit vectors, the Euclidean norm for random directions.  All arrays must be
+    float64.
+    """
+    _all_float64(arrays, dy, gradients)
+    return {name: _worst(_differences(function, arrays, dy, name, step, seed), gradient, atol, rtol) for name, gradient in gradients.items()}
+
+
+def assert_gradients(function: Callable[..., np.ndarray], arrays: Arrays, dy: np.ndarray, gradients: Arrays, what: str, *,
+                     step: float = STEP, atol: float = 1e-6, rtol: float = 1e-5, seed: int = 0) -> float:
     """Fails where a gradient is wrong, and where the check could not see a wrong one: the largest element of each
     gradient is made wrong by 1 % and must then be rejected.  Returns the worst ratio (1 is the limit)."""
+    _all_float64(arrays, dy, gradients)
     worst = 0.0
-    for ratio, line in worst_ratio(function, arrays, dy, gradients, **options).values():
-        if ratio > 1:
-            raise AssertionError(f"{what}: {ratio:.3g} times the tolerance; {line}\n  repro {running_test()}")
-        worst = max(worst, ratio)
     for name, gradient in gradients.items():
+        differences = _differences(function, arrays, dy, name, step, seed)
+        ratio, line = _worst(differences, gradient, atol, rtol)
+        if ratio > 1:
+            raise AssertionError(f"{what}: d{name} is off by {ratio:.3g} times the tolerance; {line}\n  repro {running_test()}")
+        worst = max(worst, ratio)
         wrong = gradient.copy()
         index = np.unravel_index(int(np.argmax(np.abs(wrong))), wrong.shape)
-        wrong[index] = wrong[index] * 1.01 + 1e-3 * (wrong[index] == 0)
-        only = {name: wrong}
-        if worst_ratio(function, arrays, dy, only, **options)[name][0] <= 1:
+        wrong[index] = wrong[index] * 1.01 if wrong[index] else 1e-3
+        if _worst(differences, wrong, atol, rtol)[0] <= 1:
             raise AssertionError(f"{what}: this check does not see a gradient of {name} that is wrong by 1 % at {index}")
     return worst
 

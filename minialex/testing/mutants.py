@@ -1,12 +1,11 @@
 """Plausible wrong versions of ops.  A test that does not reject every one of them tests too little.
 
 Each mutant is a complete function with the signature of the op it replaces, wrong in one way somebody once was.
-`mutants_weights` and `mutants_norm_pool` register theirs; `of` lists them.
+`mutants_weights`, `mutants_learning`, `mutants_norm` and `mutants_pool` register theirs; `of` lists them.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -30,7 +29,6 @@ class Mutant:
 
 
 MUTANTS: list[Mutant] = []
-WEIGHTS = ("conv", "local", "linear", "dropout", "loss", "sgd", "augment")      # the stems of mutants_weights
 
 
 def mutant(stem: str, replaces: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -43,8 +41,12 @@ def mutant(stem: str, replaces: str) -> Callable[[Callable[..., None]], Callable
 
 def of(*stems: str) -> list[Mutant]:
     """All mutants of these stems."""
-    for module in {"mutants_weights" if stem in WEIGHTS else "mutants_norm_pool" for stem in stems}:
-        importlib.import_module(f".{module}", __package__)
+    if {"conv", "local", "linear"} & set(stems):            # imported late: they import this module
+        from . import mutants_weights  # noqa: F401
+    elif {"dropout", "loss", "sgd", "augment"} & set(stems):
+        from . import mutants_learning  # noqa: F401
+    else:
+        from . import mutants_norm, mutants_pool  # noqa: F401
     found = [m for m in MUTANTS if m.stem in stems]
     missing = set(stems) - {m.stem for m in found}
     if missing:
