@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .layers import Layer
-from .spec import ParamSpec, Shape
+from .nets.recipe import Recipe
+from .nets.table import describe
+from .spec import MiniAlexError, ParamSpec, Shape
 
 FLOAT = 4                                       # bytes of a float32
 
@@ -141,3 +143,14 @@ def plan(layers: Sequence[Layer], input: Shape, batch: int) -> str:
         text.append(f"{'abcdefgh'[load.column % 8]:<18}{load.parameters:>14,}{3 * FLOAT * load.parameters / 1e6:>23.1f} MB"
                     f"{FLOAT * load.activations / 1e6:>11.1f} MB{load.macs:>16,}")
     return "\n".join(text)
+
+
+def print_plan(recipe: Recipe, batch: int | None = None, classes: int | None = None) -> None:
+    """`minialex plan`: prints the recipe's table and its plan, at its own batch and number of classes unless told."""
+    batch = recipe.batch if batch is None else batch
+    if batch < 1:
+        raise MiniAlexError(f"a batch of {batch} images; give at least one")
+    count = recipe.classes if classes is None else classes
+    print(describe(recipe, count))
+    print()
+    print(plan(recipe.build(count), recipe.input, batch))

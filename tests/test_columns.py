@@ -4,12 +4,12 @@ from collections import defaultdict
 
 import pytest
 
-from minialex.columns import exchange_points, loads, plan, shard
+from minialex.columns import exchange_points, loads, plan, print_plan, shard
 from minialex.layers import Conv, Local
 from minialex.nets import RECIPES, recipe
 from minialex.nets.alexnet import alexnet
 from minialex.nets.table import rows
-from minialex.spec import Shape
+from minialex.spec import MiniAlexError, Shape
 
 IMAGE = Shape(1, 224, 224, 3)
 
@@ -99,3 +99,14 @@ def test_plan_text():
     assert next(line for line in lines if line.startswith("total")).split()[1] == "15.53"
     assert any(line.startswith("fc8 writes one column") and "0.51 MB" in line for line in lines)
     assert "nothing is exchanged" in plan(alexnet(columns=1, groups=2), IMAGE, 1)
+
+
+def test_print_plan_is_the_table_and_the_exchange(capsys):
+    print_plan(recipe("paper"))
+    text = capsys.readouterr().out
+    assert "60,965,224" in text and "15.53 MB" in text and "batch 128, float32" in text
+    print_plan(recipe("tiny"), batch=7, classes=3)
+    text = capsys.readouterr().out
+    assert "batch 7, float32" in text and [line.split()[3] for line in text.splitlines() if line.startswith("fc8 ")][:1] == ["3"]
+    with pytest.raises(MiniAlexError, match="a batch of 0 images"):
+        print_plan(recipe("paper"), batch=0)
