@@ -68,7 +68,8 @@ def worst_ratio(function: Callable[..., np.ndarray], arrays: Arrays, dy: np.ndar
     float64.
     """
     _all_float64(arrays, dy, gradients)
-    return {name: _worst(_differences(function, arrays, dy, name, step, seed), gradient, atol, rtol) for name, gradient in gradients.items()}
+    return {name: _worst(_differences(function, arrays, dy, name, step, seed), gradient, atol, rtol)
+            for name, gradient in gradients.items()}
 
 
 def assert_gradients(function: Callable[..., np.ndarray], arrays: Arrays, dy: np.ndarray, gradients: Arrays, what: str, *,
