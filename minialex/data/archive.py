@@ -95,6 +95,7 @@ def opened(path: Path) -> Iterator[Window]:
         raise DataError(f"{shown(path)} cannot be read ({error.strerror}); check its permissions") from error
     with file:
         packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
         yield Window(gzip.GzipFile(fileobj=file) if packed else file)
 
 

@@ -23,9 +23,12 @@ from PIL import Image
 
 from .source import ImageError, Item
 
-DECODE_VERSION = 1
+VERSION = 1  # goes up when the rules above change what any picture becomes
 MAX_PIXELS = 64 << 20
 MAX_ASPECT = 8
+# For the manifest of a store: how its pixels came about.
+DESCRIPTION = (f"decode {VERSION}: Pillow {PIL.__version__}, EXIF upright, alpha over white, bicubic, antialiased, whole picture resized "
+               f"by its shorter side, then centre crop at integers")
 _ORIENTATION = 0x0112  # EXIF tag; values 2 to 8 mirror or turn
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,12 +45,6 @@ _OTHER_FORMATS = (
 )
 # Silencing Pillow's warnings (broken EXIF, large pictures) changes the process's filters, so only one thread may do it at a time.
 _QUIET = threading.Lock()
-
-
-def description(record: int) -> str:
-    """What the manifest of a store says about its pixels."""
-    return (f"decode {DECODE_VERSION}: Pillow {PIL.__version__}, EXIF upright, alpha over white, bicubic antialiased, whole picture "
-            f"resized to shorter side {record}, centre {record} x {record} at integers")
 
 
 def decode(data: bytes, record: int, name: str) -> tuple[np.ndarray, list[str]]:
