@@ -294,10 +294,10 @@ LINEAR = [
     LinearCase("three_columns_joint", 2, 4, 9, columns=3, out_columns=3),
     LinearCase("cifar_fc10", 16, 576, 10),
     LinearCase("many_images", 67, 9, 6, columns=2, out_columns=2),
-    LinearCase("alexnet_fc6", 2, 4608, 4096, columns=2, out_columns=2, big=True),
-    LinearCase("alexnet_fc7", 2, 2048, 4096, columns=2, out_columns=2, big=True),
+    LinearCase("alexnet_fc6_256_rows", 2, 4608, 256, columns=2, out_columns=2, big=True),
+    LinearCase("alexnet_fc7", 1, 2048, 4096, columns=2, out_columns=2, big=True),
     LinearCase("alexnet_fc8", 2, 2048, 1000, columns=2, big=True),
-    LinearCase("talkless_fc7", 2, 4096, 4096, groups=2, columns=2, out_columns=2, big=True),
+    LinearCase("talkless_fc7_512_rows", 2, 4096, 512, groups=2, columns=2, out_columns=2, big=True),
 ]
 
 # alpha near 1 except in the last rows: at the paper's 1e-4 a wrong window is invisible (PAPER, section 5).
@@ -309,7 +309,7 @@ LRN = [
     NormCase("n_1", 2, 3, 2, 6, n=1),
     NormCase("n_3", 2, 3, 2, 7, n=3, k=1.0, beta=0.5),
     NormCase("n_9", 1, 3, 3, 13, n=9, k=1.0),
-    NormCase("two_columns", 2, 3, 2, 7, columns=2),
+    NormCase("two_columns", 2, 3, 2, 7, columns=2, alpha=0.8),
     NormCase("three_columns", 1, 2, 3, 4, columns=3, n=3),
     NormCase("channels_47", 2, 4, 5, 47),
     NormCase("channels_49", 2, 4, 5, 49, columns=2, k=1.0, beta=1.0),
@@ -327,7 +327,8 @@ SPATIAL_NORM = [
     NormCase("n_1", 2, 3, 4, 2, n=1),
     NormCase("n_5", 1, 6, 7, 3, n=5, k=1.0),
     NormCase("tall", 2, 11, 2, 3, n=5, k=2.0, beta=0.5),
-    NormCase("two_columns", 2, 4, 5, 3, n=3, columns=2, k=1.0, beta=1.0),
+    NormCase("two_columns", 2, 6, 7, 3, n=5, columns=2, k=1.0, alpha=0.8),
+    NormCase("n_3_two_columns", 2, 4, 5, 3, n=3, columns=2, k=1.0, beta=1.0),
     NormCase("channels_47", 1, 6, 5, 47, n=5, k=1.0),
     NormCase("cifar_norm1", 2, 16, 16, 32, n=3, k=1.0, alpha=5e-5 / 9),
     NormCase("source2012_norm2", 1, 27, 27, 128, columns=2, n=5, k=1.0, alpha=0.001 / 25, big=True),
