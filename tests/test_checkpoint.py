@@ -25,6 +25,7 @@ def test_arrays_and_state_come_back(tmp_path):
     got["labels"][0] = 1                                      # the caller's own, writable
     again = save(tmp_path, "d.safetensors", arrays(), STATE)
     assert path.read_bytes() == again.read_bytes()
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0       # the data start where 8-byte numbers may
 
 
 @pytest.mark.parametrize("array", [
@@ -147,6 +148,12 @@ def test_a_well_sealed_header_of_nonsense(tmp_path, entries):
     refused(path)
     path.write_bytes(sealed({"x": F32}) + bytes(8))           # the helper is right: this one loads
     assert np.array_equal(load(path)[0]["x"], [0, 0])
+
+
+def test_data_with_a_hole_are_refused(tmp_path):
+    path = tmp_path / "hole.safetensors"
+    path.write_bytes(sealed({"x": {**F32, "data_offsets": [4, 12]}}) + bytes(12))
+    refused(path, "x is not described as it should be")
 
 
 @pytest.mark.parametrize("metadata", [
