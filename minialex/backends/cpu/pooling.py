@@ -1,0 +1,57 @@
+"""What both poolings share: which inputs the windows' taps meet, along one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from .workers import over_images
+
+ELEMENTS = 1 << 18              # of x in work at a time
+
+
+@lru_cache(maxsize=256)
+def taps(extent: int, out: int, window: int, stride: int) -> tuple[tuple[slice, int], ...]:
+    """For each tap t of the window: the inputs t, t + stride ... it meets, and how many of the `out` windows that are."""
+    result = []
+    for t in range(min(window, extent)):
+        count = min(out, -(-(extent - t) // stride))
+        result.append((slice(t, t + (count - 1) * stride + 1, stride), count))
+    return tuple(result)
+
+
+def each_image(function: Callable[..., None], *arrays: np.ndarray) -> None:
+    """function(*pieces), each piece some images of one column (n, H, W, C)."""
+    G, N, H, W, C = arrays[0].shape
+    step = max(1, ELEMENTS // (H * W * C))
+
+    def block(start: int, stop: int) -> None:
+        for g in range(G):
+            for a in range(start, stop, step):
+                function(*(array[g, a:min(a + step, stop)] for array in arrays))
+
+    over_images(block, N, arrays[0].size)
+
+
+def reduce_rows(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray, window: int, stride: int) -> None:
+    """out (n, P, W, C) = ufunc over the windows' rows of x (n, H, W, C)."""
+    _reduce(ufunc, [(x[:, rows], out[:, :count]) for rows, count in taps(x.shape[1], out.shape[1], window, stride)])
+
+
+def reduce_columns(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray, window: int, stride: int) -> None:
+    """out (n, H, Q, C) = ufunc over the windows' columns of x (n, H, W, C)."""
+    _reduce(ufunc, [(x[:, :, columns], out[:, :, :count]) for columns, count in taps(x.shape[2], out.shape[2], window, stride)])
+
+
+def _reduce(ufunc: np.ufunc, pairs) -> None:
+    first = pairs[0][0]                                     # tap 0 meets every window
+    if len(pairs) > 1 and pairs[1][0].shape == first.shape:
+        ufunc(first, pairs[1][0], out=pairs[1][1])
+        pairs = pairs[2:]
+    else:
+        np.copyto(pairs[0][1], first)
+        pairs = pairs[1:]
+    for seen, out in pairs:
+        ufunc(out, seen, out=out)
