@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "optim": FLOOR_4, "data": FLOOR_4, "checkpoint": FLOOR_4, "journal": FLOOR_4, "distributed": FLOOR_4,
     "evaluate": FLOOR_5, "figures": FLOOR_5, "interop": FLOOR_5,
     "train": FLOOR_6, "report": FLOOR_6,
-    "cli": FLOOR_7, "bench": FLOOR_7, "testing": FLOOR_7,
+    "cli": FLOOR_7, "__main__": FLOOR_7, "bench": FLOOR_7, "testing": FLOOR_7,
 }
 # Beyond the standard library.  The declarations need nothing; the oracle and the fast NumPy path only NumPy.
 ONLY_STDLIB = ("__init__", "spec", "files", "layers", "nets", "columns", "fuse",
