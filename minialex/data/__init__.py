@@ -1,0 +1,20 @@
+"""Pictures: from what a user has to batches of a network's input (PAPER.md, sections 2, 3; paper, sections 2, 4.1).
+
+    open_source(path) -> Source -> prepare(source, out) -> Store -> Loader -> Batch -> transform(ops, batch, mean, out)
+
+`open_store` is all of the first half in one call.
+"""
+
+from .augment import Draws, View, draw, views
+from .decode import decode
+from .loader import Batch, Loader, transform
+from .open import is_store, open_store
+from .order import epoch_order, permute
+from .prepare import prepare
+from .source import ClassInfo, DataError, ImageError, Item, Source, open_source
+from .store import Split, Store, StoreError
+
+__all__ = [
+    "Batch", "ClassInfo", "DataError", "Draws", "ImageError", "Item", "Loader", "Source", "Split", "Store", "StoreError", "View",
+    "decode", "draw", "epoch_order", "is_store", "open_source", "open_store", "permute", "prepare", "transform", "views",
+]

@@ -1,0 +1,143 @@
+"""Batches of raw pictures with what each is to undergo, read ahead by threads.
+
+A batch is a pure function of (store, seed, epoch, index): threads only decide when it is ready.  Pictures stay uint8 until the op
+`augment_fprop` makes the network's input from them where the network is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import monotonic
+
+import numpy as np
+
+from ..nets.recipe import Augmentation
+from .augment import View, draw, offset_count
+from .order import epoch_order
+from .source import DataError
+from .store import Split, Store
+
+PREFETCH = 256 << 20                # bytes of batches made ahead
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n pictures in the order of use, and the arguments of `augment_fprop`."""
+
+    images: np.ndarray              # (n, H, W, 3) uint8
+    labels: np.ndarray              # (n,) int32
+    pictures: np.ndarray            # (n,) int64, numbers in the split
+    offsets: np.ndarray             # (n, 2) int32
+    flips: np.ndarray               # (n,) bool
+    noise: np.ndarray               # (n, 3) float32
+    scale: float
+    mean_at: str                    # "crop" or "centre"
+    epoch: int
+    index: int                      # of this batch in its epoch
+    first: int                      # position of its first picture in its epoch: keys dropout's masks
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, view: View) -> Batch:
+        """The same pictures seen through a test view: no noise, scale 1."""
+        n = len(self)
+        return replace(self, offsets=np.tile(np.array([[view.top, view.left]], np.int32), (n, 1)), flips=np.full(n, view.flip),
+                       noise=np.zeros((n, 3), np.float32), scale=1.0)
+
+
+class Loader:
+    """Batches of one split.
+
+    Parameters
+    ----------
+    split, store : Split, Store     pictures; mean and colour statistics come from the store
+    augmentation : Augmentation     of the recipe; `evaluation` uses its mean_at alone
+    crop : int                      pixels a side the network sees
+    batch : int                     pictures a batch; the last of an epoch may have fewer
+    seed : int                      with epoch and position it decides order, crops, flips, noise
+    workers : int                   threads that read ahead; changes no bit
+    prefetch : int                  bytes of batches made or in the making ahead of the caller (one batch at the least)
+    check : bool                    compare each picture's check sum when it is read
+
+    `waited` counts the seconds the caller stood waiting for batches.
+    """
+
+    def __init__(self, split: Split, store: Store, *, augmentation: Augmentation, crop: int, batch: int, seed: int = 0, workers: int = 2,
+                 prefetch: int = PREFETCH, check: bool = True):
+        if batch < 1 or workers < 1:
+            raise DataError(f"a batch of {batch} pictures and {workers} workers: both start at 1")
+        offset_count(store.record, crop, augmentation.inclusive)
+        self.split, self.augmentation, self.crop, self.batch = split, augmentation, crop, batch
+        self.seed, self.workers, self.prefetch, self.check = seed, workers, prefetch, check
+        self.waited = 0.0
+        self._record, self._directions = store.record, store.colour_directions
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.split) // self.batch)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The training batches of an epoch from batch `start` on.  Raises DataError (at once) for a batch larger than the split."""
+        if self.batch > len(self.split):
+            raise DataError(f"a batch of {self.batch} is larger than the {len(self.split)} {self.split.name} pictures; "
+                            f"use a smaller batch (-b)")
+        if not 0 <= start <= len(self):
+            raise DataError(f"batch {start} of an epoch of {len(self)} batches: the run to be resumed had other data or another batch size")
+        return self._ahead(lambda index: self._training(epoch, index), start)
+
+    def evaluation(self, view: View) -> Iterator[Batch]:
+        """Every picture once, in the order of the store, through one view; `Batch.at` gives the same pictures another view."""
+        room = self._record - self.crop
+        if not (0 <= view.top <= room and 0 <= view.left <= room):
+            raise DataError(f"a view at ({view.top}, {view.left}) leaves the picture: crops of {self.crop} fit at 0 to {room}")
+        return self._ahead(lambda index: self._plain(index).at(view), 0)
+
+    def _range(self, index: int) -> np.ndarray:
+        return np.arange(index * self.batch, min((index + 1) * self.batch, len(self.split)))
+
+    def _training(self, epoch: int, index: int) -> Batch:
+        positions = self._range(index)
+        pictures = epoch_order(self.augmentation.order, self.seed, epoch, len(self.split), positions)
+        drawn = draw(self.augmentation, self.seed, epoch, positions, pictures, self._record, self.crop, self._directions)
+        return Batch(self.split.read(pictures, check=self.check), self.split.labels[pictures], pictures, *drawn,
+                     mean_at=self.augmentation.mean_at, epoch=epoch, index=index, first=index * self.batch)
+
+    def _plain(self, index: int) -> Batch:
+        pictures = self._range(index)
+        n = len(pictures)
+        return Batch(self.split.read(pictures, check=self.check), self.split.labels[pictures], pictures, np.zeros((n, 2), np.int32),
+                     np.zeros(n, bool), np.zeros((n, 3), np.float32), 1.0, self.augmentation.mean_at, 0, index, index * self.batch)
+
+    def _ahead(self, make: Callable[[int], Batch], start: int) -> Iterator[Batch]:
+        """make(start), make(start + 1), ... in order, computed ahead by threads that end with this generator, however it ends."""
+        depth = max(1, self.prefetch // (self.batch * int(np.prod(self.split.shape))))
+        indices = iter(range(start, len(self)))
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="minialex-loader")
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for index in indices:
+                waiting.append(pool.submit(make, index))
+                if len(waiting) >= depth:
+                    break
+            while waiting:
+                began = monotonic()
+                batch = waiting.popleft().result()
+                self.waited += monotonic() - began
+                yield batch
+                del batch               # else it would live beside `depth` others
+                for index in indices:
+                    waiting.append(pool.submit(make, index))
+                    break
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def transform(ops, batch: Batch, mean, out) -> None:
+    """Makes the network's input from a batch: `out` is (1, n, crop, crop, 3) of the backend `ops`, `mean` its copy of Store.mean."""
+    noise = batch.noise.astype(str(out.dtype), copy=False)
+    images, offsets, flips, noise = (ops.from_host(array) for array in (batch.images, batch.offsets, batch.flips, noise))
+    ops.augment_fprop(images, mean, offsets, flips, noise, out, mean_at=batch.mean_at, scale=batch.scale)
