@@ -21,7 +21,7 @@ import numpy as np
 from . import __version__, backends, figures
 from .checkpoint import Keeper, RunLock, candidates, load, match
 from .config import Config, resolve
-from .data import Batch, Loader, Store, open_store, transform
+from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
 from .evaluate import Metrics, credit, evaluate, probabilities, validation_split
 from .journal import Journal
 from .net import Net
@@ -57,21 +57,29 @@ class Trainer:
         self.notes += changed
         self.ops = backends.load(self.config.backend)
         self.ops.set_workers(self.config.workers)
-        self.store: Store = open_store(self.config.data, self.recipe.record, folder=self.config.store,
-                                       workers=self.config.workers, quiet=quiet)
         self.folder = _run_folder(self.config, resuming=state is not None)
-        self._build()
+        self.epoch = state["epoch"] if state else 0
+        found = locate(self.config.data)
+        self._build_net(len(found.classes))
+        self._announce(found)
+        self.store: Store = store_of(found, self.recipe.record, folder=self.config.store, workers=self.config.workers, quiet=quiet)
+        self._open_data()
         if state:
             self._continue(arrays, state)
         self._signal: int | None = None
 
     # ---------------------------------------------------------------- set-up
-    def _build(self) -> None:
+    def _build_net(self, classes: int) -> None:
         config, recipe = self.config, self.recipe
-        classes = len(self.store.classes)
         self.net = Net(recipe.build(classes), recipe.input, config.batch, self.ops, seed=config.seed, fuse=config.fuse)
         self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay)
         self.schedule = Schedule(recipe.schedule, config.rate)
+        self.position = self.step = 0
+        self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
+        self.best: float | None = None
+
+    def _open_data(self) -> None:
+        config, recipe, classes = self.config, self.recipe, len(self.store.classes)
         self.split, self.validation = self.store.split("train"), validation_split(self.store)
         self.loader = Loader(self.split, self.store, augmentation=recipe.augmentation, crop=recipe.crop, batch=config.batch,
                              seed=config.seed, workers=config.workers)
@@ -81,10 +89,6 @@ class Trainer:
         self.steps_per_epoch = len(self.loader)
         if config.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, config.limit_batches)
-        self.epoch = self.position = self.step = 0
-        self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
-        self.best: float | None = None
-        self.keeper: Keeper | None = None
 
     def _continue(self, arrays: dict[str, np.ndarray], state: dict) -> None:
         shapes = {prefix + ".".join(key): spec.shape for key, spec in self.net.params.specs.items() for prefix in ("w/", "v/")}
@@ -93,11 +97,9 @@ class Trainer:
             self.net.params.fill(key, arrays["w/" + ".".join(key)])
             self.sgd.velocity.fill(key, arrays["v/" + ".".join(key)])
         self.schedule.restore(state["schedule"])
-        if state["config"]["rate"] != self.config.rate:
-            self.schedule.first_rate = self.config.rate
         self.epoch, self.position, self.step = state["epoch"], state["position"], state["step"]
         self.sums, self.best = state["sums"], state["best"]
-        self.notes.append(f"resume: from epoch {self.epoch}, batch {self.position}, step {self.step}")
+        self.say(f"  resume: from epoch {self.epoch + 1}, batch {self.position}, step {self.step}")
 
     def __enter__(self) -> Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ class Trainer:
         self.journal = Journal(self.folder, self.config, resumed_at=self.step if self.step else None)
         self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         self._last_save = time.monotonic()
-        self._announce()
+        self.say(f"  run directory {self.folder}")
         return self
 
     def __exit__(self, kind, error, trace) -> None:
@@ -120,16 +122,24 @@ class Trainer:
             raise KeyboardInterrupt
         self._signal = number
 
-    def _announce(self) -> None:
+    def _announce(self, found: Source | Store) -> None:
         """First line: recipe, device, data, estimated time."""
-        self.seconds_per_image = self._measure()
-        images = self.steps_per_epoch * self.config.batch * (self.config.epochs - self.epoch)
-        share = 1 + len(self.validation) / len(self.split) / 3          # a validation image costs a third: no backward pass
-        self.say(f"MiniAlex {__version__}: recipe {self.config.recipe} on {self.config.device}, {self._describe_data()}; "
-                 f"{self.config.epochs} epochs of {self.steps_per_epoch} steps, about {clock(images * self.seconds_per_image * share)}")
-        for line in (*self.notes, *(f"not the paper's: {line}" for line in self.recipe.differs)):
+        config, recipe = self.config, self.recipe
+        train, validation = count(found, "train"), count(found, "val", "test")
+        images = "an unknown number of" if train is None else f"{train:,}"
+        self.say(f"MiniAlex {__version__}: recipe {config.recipe} on {config.device}, {config.data or 'the embedded pictures'} "
+                 f"({images} training pictures, {len(found.classes)} classes), {config.epochs} epochs, "
+                 f"{self._estimate(train or 0, validation or 0)}")
+        for line in (*self.notes, *(f"not the paper's: {line}" for line in recipe.differs)):
             self.say("  " + line)
-        self.say(f"  run directory {self.folder}")
+
+    def _estimate(self, train: int, validation: int) -> str:
+        """Time of training and validation from one timed pass; a validation image costs a third, it has no backward pass."""
+        if self.config.limit_batches:
+            most = self.config.limit_batches * self.config.batch
+            train, validation = min(train, most), min(validation, most)
+        images = (train + validation / 3) * (self.config.epochs - self.epoch)
+        return f"about {clock(images * self._measure())}" if train else "time unknown until the pictures are counted"
 
     def _measure(self) -> float:
         """Seconds per image of one forward and backward pass on a fraction of a batch of zeros; changes no weight."""
@@ -140,12 +150,6 @@ class Trainer:
             self.net.fprop(np.zeros(n, np.int32), n=n, training=True)
             self.net.bprop()
         return (time.monotonic() - start) / n
-
-    def _describe_data(self) -> str:
-        name = self.config.data or "the embedded pictures"
-        trust = "" if self.store.verified or self.config.data is None else ", verified: false"
-        return (f"{name} ({len(self.split):,} training and {len(self.validation):,} validation pictures "
-                f"of {len(self.store.classes)} classes{trust})")
 
     def say(self, text: str) -> None:
         if not self.quiet:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import synthetic
 from .prepare import prepare
-from .source import open_source
+from .source import Source, open_source
 from .store import Store
 
 FOLDER = Path("stores")                 # beside where the program runs; nothing in it is precious
@@ -16,17 +16,30 @@ def is_store(path: str | Path) -> bool:
     return (Path(path) / "manifest.json").is_file()
 
 
-def open_store(data: str | Path | None, record: int, *, folder: str | Path | None = None, workers: int = 2, quiet: bool = False) -> Store:
-    """The store of `data`: a prepared store as it is, anything else prepared (once) at `record` pixels a side.
-
-    `data` None means the embedded pictures: drawn into archives of the official ILSVRC layout and read through the same
-    door as the real ones.  `folder` says where the store goes, else stores/<name>-<fingerprint>-<record>.
-    """
-    if data is not None and is_store(data):
-        return Store(data)
+def locate(data: str | Path | None) -> Source | Store:
+    """What `data` names: a prepared store, or a source still to be prepared.  None means the embedded pictures, which are drawn
+    into archives of the official ILSVRC layout first and read through the same door as the real ones."""
     if data is None:
-        data = FOLDER / "embedded-archives"
-        synthetic.make_if_absent(data)
-    source = open_source(data)
-    target = Path(folder) if folder else FOLDER / f"{Path(data).resolve().name}-{source.fingerprint()[:8]}-{record}"
-    return prepare(source, target, record=record, workers=workers, progress=not quiet)
+        return open_source(synthetic.make_if_absent(FOLDER / "embedded-archives"))
+    return Store(data) if is_store(data) else open_source(data)
+
+
+def count(found: Source | Store, *splits: str) -> int | None:
+    """Pictures in the first of `splits` there is; None where only reading the source through would tell."""
+    split = next((name for name in splits if name in found.splits), None)
+    if split is None:
+        return 0
+    return len(found.split(split)) if isinstance(found, Store) else found.count(split)
+
+
+def store_of(found: Source | Store, record: int, *, folder: str | Path | None = None, workers: int = 2, quiet: bool = False) -> Store:
+    """A store as it is; a source prepared (once) at `record` pixels a side, in `folder` or in stores/<name>-<fingerprint>-<record>."""
+    if isinstance(found, Store):
+        return found
+    target = Path(folder) if folder else FOLDER / f"{Path(found.path).resolve().name}-{found.fingerprint()[:8]}-{record}"
+    return prepare(found, target, record=record, workers=workers, progress=not quiet)
+
+
+def open_store(data: str | Path | None, record: int, *, folder: str | Path | None = None, workers: int = 2, quiet: bool = False) -> Store:
+    """`locate` and `store_of` in one call."""
+    return store_of(locate(data), record, folder=folder, workers=workers, quiet=quiet)
