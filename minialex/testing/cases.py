@@ -7,227 +7,25 @@ One list per stem.  `C` counts the channels of one column, `K` the maps of all c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from .rows import (
+    AugmentCase,
+    Case,
+    ConvCase,
+    DropoutCase,
+    LinearCase,
+    LossCase,
+    MapCase,
+    NormCase,
+    PoolCase,
+    SGDCase,
+    repro,
+    small,
+    tiny,
+)
 
-from ..spec import out_extent, pool_extent
-
-
-@dataclass(frozen=True)
-class Case:
-    """Base of all rows; `name` is the test id."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class ConvCase(Case):
-    """A convolution, shared or local: x (columns, N, H, W, C) to y (out_columns, N, P, Q, K / out_columns)."""
-
-    N: int
-    H: int
-    W: int
-    C: int
-    K: int
-    R: int
-    S: int
-    stride: int = 1
-    pad: int | tuple[int, int] = 0
-    groups: int = 1
-    columns: int = 1
-    out_columns: int = 1
-    big: bool = False
-
-    @property
-    def P(self) -> int:
-        return out_extent(self.H, self.R, self.stride, self.pad)
-
-    @property
-    def Q(self) -> int:
-        return out_extent(self.W, self.S, self.stride, self.pad)
-
-    @property
-    def C_group(self) -> int:
-        return self.columns * self.C // self.groups
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        return (self.columns, self.N, self.H, self.W, self.C)
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:
-        return (self.out_columns, self.N, self.P, self.Q, self.K // self.out_columns)
-
-    @property
-    def w_shape(self) -> tuple[int, ...]:
-        return (self.K, self.R, self.S, self.C_group)
-
-    @property
-    def b_shape(self) -> tuple[int, ...]:
-        return (self.K,)
-
-    @property
-    def local_w_shape(self) -> tuple[int, ...]:
-        return (self.P, self.Q, *self.w_shape)
-
-    @property
-    def local_b_shape(self) -> tuple[int, ...]:
-        return (self.P, self.Q, self.K)
-
-    @property
-    def geometry(self) -> dict:
-        """The keyword arguments of the ops."""
-        return dict(stride=self.stride, pad=self.pad, groups=self.groups)
-
-    @property
-    def tiny(self) -> bool:
-        return self.columns * self.N * self.H * self.W * self.C <= 600 and self.K * self.R * self.S * self.C_group <= 600
-
-
-@dataclass(frozen=True)
-class LinearCase(Case):
-    """x (columns, N, F) to y (out_columns, N, K / out_columns); F counts one column's inputs."""
-
-    N: int
-    F: int
-    K: int
-    groups: int = 1
-    columns: int = 1
-    out_columns: int = 1
-    big: bool = False
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        return (self.columns, self.N, self.F)
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:
-        return (self.out_columns, self.N, self.K // self.out_columns)
-
-    @property
-    def w_shape(self) -> tuple[int, ...]:
-        return (self.K, self.columns * self.F // self.groups)
-
-    @property
-    def tiny(self) -> bool:
-        return self.F * self.N * self.columns <= 300 and self.K * self.F * self.columns <= 600
-
-
-@dataclass(frozen=True)
-class MapCase(Case):
-    """An activation of `columns` columns of N images of H x W x C."""
-
-    N: int
-    H: int
-    W: int
-    C: int
-    columns: int = 1
-    big: bool = False
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        return (self.columns, self.N, self.H, self.W, self.C)
-
-    @property
-    def tiny(self) -> bool:
-        return self.columns * self.N * self.H * self.W * self.C <= 600
-
-
-@dataclass(frozen=True)
-class NormCase(MapCase):
-    """LRN across channels or the square of one map; alpha multiplies the plain sum of squares."""
-
-    n: int = 5
-    k: float = 2.0
-    alpha: float = 1.0
-    beta: float = 0.75
-
-    @property
-    def constants(self) -> dict:
-        """The keyword arguments of the ops."""
-        return dict(n=self.n, k=self.k, alpha=self.alpha, beta=self.beta)
-
-
-@dataclass(frozen=True)
-class PoolCase(MapCase):
-    """Max or average pooling; extents round up."""
-
-    window: int = 3
-    stride: int = 2
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:
-        return (self.columns, self.N, pool_extent(self.H, self.window, self.stride), pool_extent(self.W, self.window, self.stride), self.C)
-
-
-@dataclass(frozen=True)
-class DropoutCase(MapCase):
-    """Where the mask comes from: everything but the array."""
-
-    keep: float = 0.5
-    scale: float = 1.0
-    seed: int = 0
-    step: int = 0
-    layer: int = 0
-    first: int = 0
-
-    @property
-    def mask(self) -> dict:
-        """The keyword arguments of the ops."""
-        return {f: getattr(self, f) for f in ("keep", "scale", "seed", "step", "layer", "first")}
-
-
-@dataclass(frozen=True)
-class LossCase(Case):
-    """N rows of K logits drawn with standard deviation `spread`."""
-
-    N: int
-    K: int
-    spread: float = 1.0
-
-
-@dataclass(frozen=True)
-class SGDCase(Case):
-    """A flat arena of `size` parameters; segments are (start, stop, rate, decay)."""
-
-    size: int
-    segments: tuple[tuple[int, int, float, float], ...]
-    momentum: float = 0.9
-
-
-@dataclass(frozen=True)
-class AugmentCase(Case):
-    """Crops of H x W out of N pictures of H0 x W0."""
-
-    N: int
-    H0: int
-    W0: int
-    H: int
-    W: int
-    mean_at: str = "crop"
-    scale: float = 1.0
-
-
-AnyCase = TypeVar("AnyCase", bound=Case)
-
-
-def small(cases: list[AnyCase]) -> list[AnyCase]:
-    """The rows that cost next to nothing."""
-    return [case for case in cases if not getattr(case, "big", False)]
-
-
-def tiny(cases: list[AnyCase]) -> list[AnyCase]:
-    """The rows for finite differences."""
-    return [case for case in small(cases) if case.tiny]
-
-
-def repro(case: Case) -> str:
-    """The row as Python source, for failure messages."""
-    return f"{type(case).__name__}({', '.join(f'{f.name}={getattr(case, f.name)!r}' for f in fields(case))})"
-
+__all__ = ["ACTIVATION", "AUGMENT", "AVGPOOL", "CONV", "DROPOUT", "LINEAR", "LOCAL", "LOSS", "LRN", "MAXPOOL", "SGD", "SPATIAL_NORM",
+           "AugmentCase", "Case", "ConvCase", "DropoutCase", "LinearCase", "LossCase", "MapCase", "NormCase", "PoolCase", "SGDCase",
+           "repro", "small", "tiny"]
 
 CONV = [
     ConvCase("one_tap", 1, 1, 1, 1, 1, 1, 1),
@@ -313,6 +111,7 @@ LRN = [
     NormCase("three_columns", 1, 2, 3, 4, columns=3, n=3),
     NormCase("channels_47", 2, 4, 5, 47),
     NormCase("channels_49", 2, 4, 5, 49, columns=2, k=1.0, beta=1.0),
+    NormCase("many_images", 9, 13, 12, 48),
     NormCase("paper_alpha", 2, 3, 4, 48, columns=2, alpha=1e-4),
     NormCase("cifar_norm1", 2, 12, 12, 64, n=9, k=1.0, alpha=0.001 / 9),
     NormCase("alexnet_norm1", 1, 55, 55, 48, columns=2, alpha=1e-4, big=True),
@@ -330,6 +129,7 @@ SPATIAL_NORM = [
     NormCase("two_columns", 2, 6, 7, 3, n=5, columns=2, k=1.0, alpha=0.8),
     NormCase("n_3_two_columns", 2, 4, 5, 3, n=3, columns=2, k=1.0, beta=1.0),
     NormCase("channels_47", 1, 6, 5, 47, n=5, k=1.0),
+    NormCase("many_images", 9, 16, 15, 32, n=3, k=1.0),
     NormCase("cifar_norm1", 2, 16, 16, 32, n=3, k=1.0, alpha=5e-5 / 9),
     NormCase("source2012_norm2", 1, 27, 27, 128, columns=2, n=5, k=1.0, alpha=0.001 / 25, big=True),
 ]
@@ -350,6 +150,7 @@ _POOLS = [
     PoolCase("three_columns", 1, 4, 5, 2, columns=3),
     PoolCase("channels_47", 1, 7, 8, 47),
     PoolCase("channels_49", 3, 5, 5, 49, columns=2),
+    PoolCase("many_images", 9, 24, 24, 16),
     PoolCase("cifar_pool1", 2, 24, 24, 32),
 ]
 
@@ -372,6 +173,7 @@ ACTIVATION = [
     MapCase("odd", 2, 3, 5, 7),
     MapCase("two_columns", 3, 4, 3, 3, columns=2),
     MapCase("channels_47", 2, 3, 4, 47),
+    MapCase("many_images", 9, 13, 12, 48),
     MapCase("alexnet_relu1", 1, 55, 55, 48, columns=2, big=True),
 ]
 
