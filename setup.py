@@ -34,13 +34,15 @@ def say(message: str) -> None:
 
 
 def find_nvcc() -> str | None:
-    """The system's nvcc, else the one of the package index's wheels; None without either or with MINIALEX_CUDA=off."""
+    """The system's nvcc, or with MINIALEX_CUDA=wheel the one of the package index's wheels; None without or with off."""
     if MODE == "off":
         return None
-    wheels = importlib.util.find_spec("nvidia")
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    homes += [f"{root}/cu13" for root in (wheels.submodule_search_locations if wheels else ())]
-    places = [os.environ.get("CUDACXX"), shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home)]
+    if MODE == "wheel":
+        wheels = importlib.util.find_spec("nvidia")
+        places = [f"{root}/cu13/bin/nvcc" for root in (wheels.submodule_search_locations if wheels else ())]
+    else:
+        homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+        places = [os.environ.get("CUDACXX"), shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home)]
     return next((place for place in places if place and os.access(place, os.X_OK)), None)
 
 
@@ -58,7 +60,8 @@ class CMakeBuild(build_ext):
             except (OSError, subprocess.CalledProcessError) as error:
                 if MODE in ("on", "wheel"):
                     raise
-                say(f"{compiler or 'CMake or the C++ compiler'} did not work, its backend is left out; pip install -v shows why ({error})")
+                why = f"cmake ended with {error.returncode}" if isinstance(error, subprocess.CalledProcessError) else error
+                say(f"{compiler or 'CMake or the C++ compiler'} did not work ({why}), its backend is left out; pip install -v says more")
         for extension in self.extensions:
             target = Path(self.get_ext_fullpath(extension.name))
             target.unlink(missing_ok=True)                      # never ship a module of an earlier build with other options

@@ -13,6 +13,7 @@ import pytest
 
 from minialex import backends
 from minialex.backends.signatures import OPS, STEMS
+from minialex.nets import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minialex"
@@ -215,7 +216,7 @@ def test_links_lead_somewhere(tmp_path):
 
 
 def test_readme_names_things_that_exist():
-    """Every path of the tree between back-quotes, and the scripts of the two commands, both in the first 50 lines."""
+    """Every path of the tree between back-quotes, and the scripts of the two commands, both in the first 50 lines, and the recipes."""
     text = (ROOT / "README.md").read_text()
     paths = re.findall(r"`((?:minialex|cuda|bindings|examples|tests|docs|benchmarks)/[^`\s]*)`", text)
     assert paths and not [path for path in paths if not (ROOT / path).exists()]
@@ -223,6 +224,9 @@ def test_readme_names_things_that_exist():
     assert len(commands) == 2 and commands[1].endswith("-m pytest -q") and text.splitlines().index(commands[1]) < 50
     for script in re.findall(r"[\w/]+\.py\b", "\n".join(commands)):
         assert (ROOT / script).is_file()
+    table = text.partition("## Recipes")[2].partition("\n## ")[0]
+    named = [name for row in table.splitlines() if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(RECIPES)
 
 
 def dangers(source: ast.AST) -> list[str]:
