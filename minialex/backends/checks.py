@@ -219,6 +219,8 @@ def keep(op: str, value) -> None:
 def loss(op: str, *, x, p, labels, outputs, per_image_loss=None) -> None:
     rank(op, x=x, p=p, want=2)
     floats(op, x=x, p=p, loss=per_image_loss)
+    if x.shape[0] < 1:
+        _fail(op, "a batch of 0 images; give at least one")
     shape(op, "p", p, x.shape)
     dtype(op, "labels", labels, "int32")
     shape(op, "labels", labels, (x.shape[0],))
@@ -251,6 +253,8 @@ def augment(op: str, *, images, mean, offsets, flips, noise, y, mean_at) -> None
     floats(op, y=y, mean=mean, noise=noise)
     N, H0, W0, C = images.shape
     G, Ny, H, W, Cy = y.shape
+    if N < 1:
+        _fail(op, "a batch of 0 images; give at least one")
     if (G, Ny, Cy) != (1, N, C):
         _fail(op, f"y has shape {tuple(y.shape)}, but one column of {N} images with {C} channels is needed")
     if H > H0 or W > W0:
