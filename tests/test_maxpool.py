@@ -47,7 +47,7 @@ def test_literal_example(ops):
 
 def test_literal_overlap(ops):
     """One input that wins two windows gets both gradients."""
-    x = one_map([[0, 0, 5, 0, 0]] * 1 + [[0, 0, 0, 0, 0]] * 2)
+    x = one_map([[0, 0, 5, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
     y = pool(ops, x, 1, 2, window=3, stride=2)
     assert y.ravel().tolist() == [5, 5]
     assert unpool(ops, x, y, [[10, 1]], 3, 2, "first")[0] == [0, 0, 11, 0, 0]
@@ -113,11 +113,11 @@ def test_without_ties_both_rules_agree(ops, seed):
 
 
 def test_infinities_are_values(ops):
-    """Minus infinity everywhere is a maximum like any other; plus infinity wins."""
-    x = one_map([[-np.inf, -np.inf, -np.inf], [-np.inf, -np.inf, 3], [-np.inf, -np.inf, np.inf]])
-    y = pool(ops, x, 2, 2, window=2, stride=1)
-    assert y.ravel().tolist() == [-np.inf, 3, -np.inf, np.inf]
-    assert unpool(ops, x, y, [[1, 2], [4, 8]], 2, 1, "first") == [[1, 0, 0], [4, 0, 2], [0, 0, 8]]
+    """Minus infinity everywhere is a maximum like any other; plus infinity wins, and not what lies beyond the border."""
+    x = one_map([[-np.inf, -np.inf, -np.inf], [-np.inf, -np.inf, np.inf], [-np.inf, -np.inf, 3]])
+    y = pool(ops, x, 2, 2, window=2, stride=2)
+    assert y.ravel().tolist() == [-np.inf, np.inf, -np.inf, 3]
+    assert unpool(ops, x, y, [[1, 2], [4, 8]], 2, 2, "first") == [[1, 0, 0], [0, 0, 2], [4, 0, 8]]
 
 
 @pytest.mark.parametrize("row, column", [(0, 0), (1, 1), (2, 1), (3, 3)])
