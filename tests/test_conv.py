@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
 
 from minialex.layers import Conv
 from minialex.spec import DTypeError, LayoutError, Shape, ShapeError
-from minialex.testing import assert_bits_equal, assert_within, call, cases, mutants, refused, zero_mean_bound
+from minialex.testing import assert_bits_equal, assert_exact, assert_within, call, cases, mutants, refused, zero_mean_bound
 from minialex.testing.mutants_weights import BASES
 from minialex.testing.proofs import Weights, killed_by, prove, prove_adjoint, prove_gradients
 
@@ -115,34 +117,61 @@ def test_the_bound_sees_any_single_weight(oracle, seed):
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_blocks_of_images_give_the_same_bits(ops, oracle, case, seed):
-    """Slices of axis 1 in, slices of axis 1 out, nothing beyond them touched; and a second run repeats every bit.
-
-    The oracle always takes a batch whole, and its BLAS may add in another order for another number of rows: it proves
-    this on integers, whose sums have one value."""
-    data = CONV.draw(case, "integers" if ops is oracle else "zero_mean", seed)
+def test_blocks_of_images_make_the_whole(ops, case, seed):
+    """Slices of axis 1 in, slices of axis 1 out, nothing beyond them touched.  On integers, whose sums have one value: a
+    library's product may add in another order for another number of rows, so blocks are a function of N alone."""
+    data = CONV.draw(case, "integers", seed)
     x, w, b, dy = (data[name] for name in ("x", "w", "b", "dy"))
     cuts = sorted({0, case.N // 3, 2 * case.N // 3, case.N})
     for op, source, name, out in (("conv_fprop", "x", "y", case.y_shape), ("conv_relu_fprop", "x", "y", case.y_shape),
                                   ("conv_dgrad", "dy", "dx", case.x_shape)):
         given = dict(x=x, w=w, b=b) if source == "x" else dict(dy=dy, w=w)
         whole = call(ops, op, {name: out}, **given, **case.geometry)[name]
-        assert_bits_equal(call(ops, op, {name: out}, **given, **case.geometry)[name], whole, f"{op} repeated")
         pieces = np.full(out, np.nan, np.float32)
         for start, stop in itertools.pairwise(cuts):
             getattr(ops, op)(**{**given, source: given[source][:, start:stop], name: pieces[:, start:stop]}, **case.geometry)
             assert np.isnan(pieces[:, stop:]).all()
-        assert_bits_equal(pieces, whole, f"{op} in blocks {cuts}", cases.repro(case), seed)
-    first, second = CONV.wgrad(ops, case, x, dy), CONV.wgrad(ops, case, x, dy)
-    for a, b_ in zip(first, second, strict=True):
-        assert_bits_equal(a, b_, "conv_wgrad repeated")
+        assert_exact(pieces, whole, f"{op} in blocks {cuts}", cases.repro(case), seed)
+
+
+def all_results(ops, case, data):
+    x, w, b, dy = (data[name] for name in ("x", "w", "b", "dy"))
+    relu = CONV.fprop(ops, case, x, w, b, op="conv_relu_fprop")
+    return dict(zip(("y", "relu y", "dx", "dw", "db"),
+                    (CONV.fprop(ops, case, x, w, b), relu, CONV.dgrad(ops, case, dy, w), *CONV.wgrad(ops, case, x, dy)), strict=True))
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
+def test_repeated_runs_and_any_number_of_workers_give_the_same_bits(ops, case, seed):
+    data = CONV.draw(case, "zero_mean", seed)
+    ops.set_workers(1)
+    first = all_results(ops, case, data)
+    for workers in (1, 2, 3):
+        ops.set_workers(workers)
+        for name, array in all_results(ops, case, data).items():
+            assert_bits_equal(array, first[name], f"{name} with {workers} workers", cases.repro(case), seed)
+
+
+@pytest.mark.parametrize("case", [c for c in SMALL if c.columns > 1 and c.groups == 1], ids=str)
+def test_joint_sums_are_columns_first_bias_last(ops, case, seed):
+    """y = (P_0 + P_1 + ...) + b to the bit, P_c the convolution of column c alone; dx of a column is D_0 + D_1 + ... over
+    the output columns: what one device and several compute alike (DESIGN, section 8)."""
+    data = CONV.draw(case, "zero_mean", seed)
+    x, w, b, dy = (data[name] for name in ("x", "w", "b", "dy"))
+    alone = replace(case, columns=1)
+    products = [CONV.fprop(ops, alone, x[g:g + 1], np.ascontiguousarray(w[..., g * case.C:(g + 1) * case.C]), np.zeros_like(b))
+                for g in range(case.columns)]
+    bias = b.reshape(case.out_columns, 1, 1, 1, -1)
+    assert_bits_equal(CONV.fprop(ops, case, x, w, b), reduce(np.add, products) + bias, "y", cases.repro(case), seed)
+    per_column = case.K // case.out_columns
+    own = replace(case, out_columns=1, K=per_column)
+    shares = [CONV.dgrad(ops, own, dy[g:g + 1], w[g * per_column:(g + 1) * per_column]) for g in range(case.out_columns)]
+    assert_bits_equal(CONV.dgrad(ops, case, dy, w), reduce(np.add, shares), "dx", cases.repro(case), seed)
+
+
+@pytest.mark.parametrize("case", [case for case in SMALL if case.N > 1], ids=str)
 def test_wgrad_of_blocks_adds_up(ops, oracle, case, seed):
     """Blocks of images, the second accumulated onto the first, make the whole gradient: integers, so exactly."""
-    if case.N < 2:
-        pytest.skip("one image is one block")
     data = CONV.draw(case, "integers", seed)
     x, dy = data["x"], data["dy"]
     dw, db = np.full(case.w_shape, np.nan, np.float32), np.full(case.b_shape, np.nan, np.float32)
@@ -150,6 +179,22 @@ def test_wgrad_of_blocks_adds_up(ops, oracle, case, seed):
     ops.conv_wgrad(x[:, 1:], dy[:, 1:], dw, db, accumulate=True, **case.geometry)
     want = CONV.wgrad(oracle, case, x, dy)
     assert (dw == want[0]).all() and (db == want[1]).all()
+
+
+def test_any_geometry_after_any_other(ops, oracle):
+    """200 random geometries in one run, integers: no op may find in its scratch memory what the one before left there."""
+    rng = np.random.default_rng(2012)
+    for number in range(200):
+        R, S, stride = (int(n) for n in rng.integers(1, 5, 3))
+        pad = (int(rng.integers(0, R + 1)), int(rng.integers(0, S + 1)))
+        columns, out_columns = ((1, 1), (1, 2), (2, 2), (2, 1), (3, 3))[rng.integers(5)]
+        groups = int(rng.choice([1, columns * out_columns // (2 if columns == out_columns == 2 else 3 if columns == 3 else 1)]))
+        C, K = int(rng.integers(1, 4)) * (groups // columns or 1), int(rng.integers(1, 4)) * groups * out_columns
+        H, W = max(R - sum(pad), 1) + int(rng.integers(0, 5)), max(S - sum(pad), 1) + int(rng.integers(0, 5))
+        N = int(rng.integers(1, 7))
+        case = cases.ConvCase(f"random_{number}", N, H, W, C, K, R, S, stride, pad, groups, columns, out_columns)
+        for op in OPS:
+            prove(ops, oracle, CONV, op, case, number, kinds=("integers",))
 
 
 def good_call(op):

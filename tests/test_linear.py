@@ -90,12 +90,16 @@ def test_mutants_die(oracle, mutant):
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_a_second_run_repeats_every_bit(ops, case, seed):
+def test_repeated_runs_and_any_number_of_workers_give_the_same_bits(ops, case, seed):
     data = LINEAR.draw(case, "zero_mean", seed)
     x, w, b, dy = (data[name] for name in ("x", "w", "b", "dy"))
-    first, second = ((LINEAR.fprop(ops, case, x, w, b), LINEAR.dgrad(ops, case, dy, w), *LINEAR.wgrad(ops, case, x, dy)) for _ in range(2))
-    for name, a, again in zip(("y", "dx", "dw", "db"), first, second, strict=True):
-        assert_bits_equal(again, a, f"{name} repeated", cases.repro(case), seed)
+    first = None
+    for workers in (1, 1, 2, 3):
+        ops.set_workers(workers)
+        results = (LINEAR.fprop(ops, case, x, w, b), LINEAR.dgrad(ops, case, dy, w), *LINEAR.wgrad(ops, case, x, dy))
+        first = first or results
+        for name, array, want in zip(("y", "dx", "dw", "db"), results, first, strict=True):
+            assert_bits_equal(array, want, f"{name} with {workers} workers", cases.repro(case), seed)
 
 
 def test_joint_sum_is_columns_first_bias_last(ops, seed):

@@ -9,7 +9,7 @@ import pytest
 
 from minialex.layers import Local, Run
 from minialex.spec import DTypeError, LayoutError, Shape, ShapeError
-from minialex.testing import assert_bits_equal, call, cases, mutants, refused
+from minialex.testing import assert_bits_equal, assert_exact, call, cases, mutants, refused
 from minialex.testing.mutants_weights import BASES
 from minialex.testing.proofs import Weights, killed_by, prove, prove_adjoint, prove_gradients
 
@@ -103,22 +103,32 @@ def test_mutants_die(oracle, mutant):
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
-def test_blocks_of_images_give_the_same_bits(ops, oracle, case, seed):
-    """Slices of axis 1 in and out, nothing beyond them touched; a second run repeats every bit (the oracle: on integers)."""
-    data = LOCAL.draw(case, "integers" if ops is oracle else "zero_mean", seed)
+def test_blocks_of_images_make_the_whole(ops, case, seed):
+    """Slices of axis 1 in and out, nothing beyond them touched; on integers, whose sums have one value."""
+    data = LOCAL.draw(case, "integers", seed)
     x, w, b, dy = (data[name] for name in ("x", "w", "b", "dy"))
     cuts = sorted({0, case.N // 3, 2 * case.N // 3, case.N})
     for op, source, name, out in (("local_fprop", "x", "y", case.y_shape), ("local_dgrad", "dy", "dx", case.x_shape)):
         given = dict(x=x, w=w, b=b) if source == "x" else dict(dy=dy, w=w)
         whole = call(ops, op, {name: out}, **given, **case.geometry)[name]
-        assert_bits_equal(call(ops, op, {name: out}, **given, **case.geometry)[name], whole, f"{op} repeated")
         pieces = np.full(out, np.nan, np.float32)
         for start, stop in itertools.pairwise(cuts):
             getattr(ops, op)(**{**given, source: given[source][:, start:stop], name: pieces[:, start:stop]}, **case.geometry)
             assert np.isnan(pieces[:, stop:]).all()
-        assert_bits_equal(pieces, whole, f"{op} in blocks {cuts}", cases.repro(case), seed)
-    for first, second in zip(LOCAL.wgrad(ops, case, x, dy), LOCAL.wgrad(ops, case, x, dy), strict=True):
-        assert_bits_equal(first, second, "local_wgrad repeated")
+        assert_exact(pieces, whole, f"{op} in blocks {cuts}", cases.repro(case), seed)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_repeated_runs_and_any_number_of_workers_give_the_same_bits(ops, case, seed):
+    data = LOCAL.draw(case, "zero_mean", seed)
+    x, w, b, dy = (data[name] for name in ("x", "w", "b", "dy"))
+    first = None
+    for workers in (1, 1, 2, 3):
+        ops.set_workers(workers)
+        results = (LOCAL.fprop(ops, case, x, w, b), LOCAL.dgrad(ops, case, dy, w), *LOCAL.wgrad(ops, case, x, dy))
+        first = first or results
+        for name, array, want in zip(("y", "dx", "dw", "db"), results, first, strict=True):
+            assert_bits_equal(array, want, f"{name} with {workers} workers", cases.repro(case), seed)
 
 
 def good_call(op):

@@ -49,7 +49,8 @@ CONV = [
     ConvCase("two_groups_two_columns_to_one", 2, 4, 5, 3, 4, 3, 3, pad=1, groups=2, columns=2),
     ConvCase("three_columns_own", 2, 4, 5, 2, 6, 3, 3, pad=1, groups=3, columns=3, out_columns=3),
     ConvCase("three_columns_joint", 2, 4, 5, 2, 6, 3, 3, pad=1, columns=3, out_columns=3),
-    ConvCase("many_images", 33, 5, 4, 3, 4, 3, 3, pad=1, columns=2, out_columns=2),
+    ConvCase("many_images", 33, 8, 7, 3, 4, 3, 3, pad=1, columns=2, out_columns=2),
+    ConvCase("many_images_strided", 9, 19, 17, 3, 8, 5, 5, stride=2, pad=(0, 1)),
     ConvCase("alexnet_conv1_crop", 2, 36, 35, 3, 16, 11, 11, stride=4, pad=(0, 3), out_columns=2),
     ConvCase("cifar_conv1", 1, 24, 24, 3, 32, 5, 5, pad=2),
     ConvCase("cifar_conv2", 1, 12, 12, 32, 32, 5, 5, pad=2),
@@ -75,6 +76,7 @@ LOCAL = [
     ConvCase("two_columns_joint", 2, 4, 3, 2, 4, 3, 3, pad=1, columns=2, out_columns=2),
     ConvCase("three_columns_joint", 2, 3, 4, 2, 6, 3, 3, pad=1, columns=3, out_columns=3),
     ConvCase("channels_7", 9, 4, 4, 7, 7, 3, 3, pad=1),
+    ConvCase("many_images", 11, 7, 7, 12, 16, 3, 3, pad=1),
     ConvCase("cifar_local3", 2, 6, 6, 64, 64, 3, 3, pad=1, big=True),
     ConvCase("cifar_local4", 2, 6, 6, 64, 32, 3, 3, pad=1, big=True),
 ]
@@ -91,9 +93,9 @@ LINEAR = [
     LinearCase("three_columns_own", 2, 4, 9, groups=3, columns=3, out_columns=3),
     LinearCase("three_columns_joint", 2, 4, 9, columns=3, out_columns=3),
     LinearCase("cifar_fc10", 16, 576, 10),
-    LinearCase("many_images", 67, 9, 6, columns=2, out_columns=2),
+    LinearCase("many_images", 67, 300, 160, columns=2, out_columns=2),
     LinearCase("alexnet_fc6_256_rows", 2, 4608, 256, columns=2, out_columns=2, big=True),
-    LinearCase("alexnet_fc7", 1, 2048, 4096, columns=2, out_columns=2, big=True),
+    LinearCase("alexnet_fc7_512_rows", 2, 2048, 512, columns=2, out_columns=2, big=True),
     LinearCase("alexnet_fc8", 2, 2048, 1000, columns=2, big=True),
     LinearCase("talkless_fc7_512_rows", 2, 4096, 512, groups=2, columns=2, out_columns=2, big=True),
 ]
@@ -186,7 +188,7 @@ DROPOUT = [
     DropoutCase("block_of_a_batch", 4, 1, 1, 10, columns=2, first=96, step=5),
     DropoutCase("long_seed", 2, 1, 1, 33, seed=0x0123456789ABCDEF, step=0xFFFFFFFF),
     DropoutCase("keep_all", 2, 1, 1, 9, keep=1.0),
-    DropoutCase("fc6", 2, 1, 1, 2048, columns=2, layer=17, step=2),
+    DropoutCase("fc6", 17, 1, 1, 2048, columns=2, layer=17, step=2),
 ]
 
 LOSS = [
@@ -205,7 +207,7 @@ SGD = [
     SGDCase("frozen_layer", 30, ((0, 12, 0.0, 0.0005), (12, 30, 0.01, 0.0005))),
     SGDCase("empty_segment", 20, ((0, 8, 0.1, 0.01), (8, 8, 1.0, 1.0), (8, 20, 0.05, 0.0))),
     SGDCase("no_momentum", 17, ((0, 17, 0.1, 0.01),), momentum=0.0),
-    SGDCase("many", 100_003, ((0, 99_991, 0.01, 0.0005), (99_991, 100_003, 0.01, 0.0))),
+    SGDCase("many", 300_011, ((0, 299_991, 0.01, 0.0005), (299_991, 300_011, 0.01, 0.0))),
 ]
 
 AUGMENT = [
@@ -213,6 +215,6 @@ AUGMENT = [
     AugmentCase("odd", 3, 9, 7, 5, 4),
     AugmentCase("odd_centre", 3, 9, 8, 5, 5, mean_at="centre"),
     AugmentCase("noisy_scale", 4, 8, 8, 6, 6, mean_at="centre", scale=1 / 1.1),
-    AugmentCase("cifar", 5, 32, 32, 24, 24),
+    AugmentCase("cifar", 40, 32, 32, 24, 24),
     AugmentCase("imagenet", 1, 256, 256, 224, 224),
 ]
