@@ -145,6 +145,7 @@ _POOLS = [
     PoolCase("tall", 2, 13, 4, 1),
     PoolCase("stride_1", 1, 5, 6, 3, window=3, stride=1),
     PoolCase("stride_is_window", 2, 5, 7, 3, window=2, stride=2),
+    PoolCase("window_5", 2, 9, 10, 3, window=5, stride=2),
     PoolCase("stride_over_window", 2, 8, 7, 3, window=2, stride=3),
     PoolCase("last_window_outside", 1, 6, 3, 2, window=2, stride=3),
     PoolCase("window_1_stride_3", 1, 4, 7, 2, window=1, stride=3),
@@ -158,7 +159,7 @@ _POOLS = [
 
 MAXPOOL = [
     *_POOLS,
-    PoolCase("alexnet_pool1", 1, 55, 55, 48, columns=2, big=True),
+    PoolCase("alexnet_pool1", 2, 55, 55, 48, columns=2, big=True),
     PoolCase("alexnet_pool2", 2, 27, 27, 128, columns=2, big=True),
     PoolCase("alexnet_pool5", 2, 13, 13, 128, columns=2, big=True),
     PoolCase("small_pools_pool1", 1, 55, 55, 48, columns=2, window=2, stride=2, big=True),
