@@ -20,7 +20,7 @@ MAX_DEPTH = 8
 MAX_ITEMS = 1_000_000
 
 _INT8, _INT32, _UINT32, _MATRIX, _PACKED, _UTF8, _UTF16 = 1, 5, 6, 14, 15, 16, 17
-_UINT16, _DOUBLE = 4, 9
+_UINT8, _UINT16, _DOUBLE = 2, 4, 9
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CELL, _STRUCT, _CHAR, _DOUBLE_CLASS = 1, 2, 4, 6
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
@@ -134,9 +134,12 @@ class _Reader:
 
     def text(self, kind: int, data: memoryview, shape: tuple[int, ...]) -> str:
         """Text of one row; of several rows, the rows joined by newlines."""
-        codec = {_UTF8: "utf-8", _UTF16: "utf-16-le" if self.order == "<" else "utf-16-be"}.get(kind)
-        letters = bytes(data).decode(codec) if codec else "".join(chr(code) for code in self.numbers(kind, data))
-        if len(shape) == 2 and shape[0] > 1 and len(letters) == shape[0] * shape[1]:
+        wide = "utf-16-le" if self.order == "<" else "utf-16-be"
+        codec = {_INT8: "latin-1", _UINT8: "latin-1", _UINT16: wide, _UTF16: wide, _UTF8: "utf-8"}.get(kind)
+        if codec is None:
+            raise _Damaged(f"element type {kind} where text belongs")
+        letters = bytes(data).decode(codec, "replace")
+        if len(shape) == 2 and shape[0] > 1 and letters and len(letters) == shape[0] * shape[1]:
             return "\n".join(letters[row :: shape[0]].rstrip() for row in range(shape[0]))
         return letters
 

@@ -24,6 +24,7 @@ from .. import files
 from ..philox import philox, uniform
 from . import matfile
 from .ilsvrc import DEVKIT, META, TRAIN, TRUTH, VAL
+from .source import DataError
 
 VERSION = 1  # goes up with every change that moves a pixel
 PER_CLASS, VAL_PER_CLASS, SIZE, SEED = 300, 50, 128, 2012
@@ -173,11 +174,12 @@ def make(
     size : int                     shorter side in pixels, 16 to 256        seed : int     another seed draws other pictures
     shuffled_labels : bool         every picture shows a class drawn at random instead of its label's: nothing can be learnt from it
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = _plan(pictures_per_class, val_per_class, size, seed, shuffled_labels)
+    folder, plan = Path(folder), _plan(pictures_per_class, val_per_class, size, seed, shuffled_labels)
     if not 16 <= size <= _TABLE / 2 or min(plan["train"], plan["val"]) < 1:
-        raise ValueError(f"synthetic pictures need a size of 16 to {_TABLE // 2} and one picture per class or more, got {plan}")
+        raise DataError(f"synthetic pictures need a size of 16 to {_TABLE // 2} and a picture of each class for training and validation, "
+                        f"got size {size}, {plan['train']} and {plan['val']}")
+    folder.mkdir(parents=True, exist_ok=True)
+    files.sweep(folder)
     for name in (STAMP, TRAIN, VAL, DEVKIT):
         (folder / name).unlink(missing_ok=True)
     everything = kinds()
