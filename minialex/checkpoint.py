@@ -48,6 +48,10 @@ class CheckpointError(MiniAlexError):
     """A checkpoint that cannot be written, read or used; the message says which and why."""
 
 
+class SaveError(CheckpointError):
+    """The disk refused a checkpoint (full, failing, not permitted); earlier ones are untouched."""
+
+
 def _digest(length: bytes, header: bytes) -> str:
     """Of the header with its own digest as zeros; the digest has a fixed place behind the version."""
     begin = header.index(b'"sha256":"') + 10
@@ -79,7 +83,7 @@ def save(folder: str | os.PathLike, name: str, arrays: dict[str, np.ndarray], st
     arrays : name -> array of a bool, integer or float type; any strides and byte order, stored contiguous and little-endian
     state  : whatever JSON keeps: position, schedule, configuration, classes ...
 
-    Raises CheckpointError for a value that cannot be stored and for a file that cannot be written (no space, no permission).
+    Raises CheckpointError for a value that cannot be stored, SaveError for a file that cannot be written (no space, no permission).
     """
     path = Path(folder) / name
     stored = {}
@@ -103,8 +107,8 @@ def save(folder: str | os.PathLike, name: str, arrays: dict[str, np.ndarray], st
         files.write(path, write)
     except OSError as error:
         size = (len(header) + sum(a.nbytes for a in stored.values())) / 2**20
-        raise CheckpointError(f"{path}: could not be written ({error.strerror or error}); it needs {size:.1f} MiB and {_free(folder)}; "
-                              "earlier checkpoints are untouched: free some space or name another --output-dir") from error
+        raise SaveError(f"{path}: could not be written ({error.strerror or error}); it needs {size:.1f} MiB and {_free(folder)}; "
+                        "earlier checkpoints are untouched: free some space or name another --output-dir") from error
     return path
 
 
@@ -278,8 +282,8 @@ class Keeper:
             for old in set(candidates(self.folder)) - kept:
                 old.unlink(missing_ok=True)
         except OSError as error:
-            raise CheckpointError(f"{self.folder}: checkpoint-{step} is written, but not its pointers ({error.strerror or error}); "
-                                  "free some space, --resume auto still finds a whole one") from error
+            raise SaveError(f"{self.folder}: checkpoint-{step} is written, but not its pointers ({error.strerror or error}); "
+                            "free some space, --resume auto still finds a whole one") from error
         return path
 
 

@@ -15,7 +15,7 @@ from checkpoints import STATE, arrays, refused, same
 from faults import Crash, Faults
 
 from minialex import checkpoint
-from minialex.checkpoint import CheckpointError, Keeper, RunLock, candidates, load, save
+from minialex.checkpoint import CheckpointError, Keeper, RunLock, SaveError, candidates, load, save
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,7 +43,7 @@ def test_a_failure_at_any_call_of_a_save_leaves_old_or_new(tmp_path, kind):
             try:
                 keeper.save_step(4, arrays(4), {"step": 4}, best=True)
                 assert not faults.fired, "a failure was swallowed"
-            except (CheckpointError, Crash) as error:
+            except (SaveError, Crash) as error:
                 assert faults.fired and (kind == "crash" or str(folder) in str(error))
         got, state = newest(folder)
         assert state["step"] in (3, 4) and same(got, arrays(state["step"]))
@@ -61,7 +61,7 @@ def test_a_full_disk_in_one_sentence(tmp_path, monkeypatch, code):
     old = save(tmp_path, "c.safetensors", arrays(), STATE)
     with monkeypatch.context() as patch:
         Faults(patch, 2, code=code)
-        with pytest.raises(CheckpointError, match=r"could not be written .* needs 0\.\d MiB and [\d.]+ MiB are free .*--output") as caught:
+        with pytest.raises(SaveError, match=r"could not be written .* needs 0\.\d MiB and [\d.]+ MiB are free .*--output") as caught:
             save(tmp_path, "c.safetensors", arrays(1), STATE)
     assert os.strerror(code) in str(caught.value) and str(old) in str(caught.value)
     assert same(load(old)[0], arrays()) and len(list(tmp_path.iterdir())) == 1
