@@ -36,6 +36,14 @@ def _fail(op: str, what: str) -> None:
     raise ShapeError(f"{op}: {what}")
 
 
+def _extent(op: str, function, *geometry) -> int:
+    """out_extent or pool_extent, whose errors do not know which op was called."""
+    try:
+        return function(*geometry)
+    except ShapeError as error:
+        raise ShapeError(f"{op}: {error}") from None
+
+
 def shape(op: str, name: str, array, want: tuple[int, ...]) -> None:
     if tuple(array.shape) != tuple(want):
         _fail(op, f"{name} has shape {tuple(array.shape)}, but {tuple(want)} is needed")
@@ -140,7 +148,7 @@ def conv(op: str, *, x, w, y, b=None, stride, pad, groups, outputs, local=False)
     if Ky * Gy != K:
         _fail(op, f"w makes {K} maps, but y holds {Gy} x {Ky}")
     before, after = pair(pad)
-    want = (out_extent(H, R, stride, pad), out_extent(W, S, stride, pad))
+    want = (_extent(op, out_extent, H, R, stride, pad), _extent(op, out_extent, W, S, stride, pad))
     if want != (P, Q):
         _fail(op, f"y is {P} x {Q}, but {H} x {W} with window {R} x {S}, stride {stride}, pad ({before}, {after}) "
                   f"gives {want[0]} x {want[1]}")
@@ -198,7 +206,7 @@ def pool(op: str, *, x, y, window, stride, outputs, **more) -> None:
     rank(op, x=x, y=y, want=5, **more)
     floats(op, x=x, y=y, **more)
     G, N, H, W, C = x.shape
-    shape(op, "y", y, (G, N, pool_extent(H, window, stride), pool_extent(W, window, stride), C))
+    shape(op, "y", y, (G, N, _extent(op, pool_extent, H, window, stride), _extent(op, pool_extent, W, window, stride), C))
     for name, array in more.items():
         shape(op, name, array, x.shape if name.endswith("x") else y.shape)
     named = {"x": x, "y": y, **more}
@@ -265,7 +273,7 @@ def augment(op: str, *, images, mean, offsets, flips, noise, y, mean_at) -> None
     shape(op, "noise", noise, (N, C))
     if mean_at not in ("crop", "centre"):
         _fail(op, f"mean_at={mean_at!r}; choose 'crop' or 'centre'")
-    separate(op, {"y": y}, {"images": images, "mean": mean})
+    separate(op, {"y": y}, {"images": images, "mean": mean, "offsets": offsets, "flips": flips, "noise": noise})
 
 
 def offsets_inside(op: str, offsets, images, y) -> None:

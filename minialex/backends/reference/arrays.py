@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import numpy as np
 
 from ...spec import ShapeError
 from .. import checks
 
 
-def empty(shape, dtype="float32"):
+def empty(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     """A new array; floats are filled with NaN, so that a value nobody wrote shows itself.  Other types are zeros."""
     return np.full(shape, np.nan if np.issubdtype(np.dtype(dtype), np.floating) else 0, dtype)
 
 
-def from_host(array, out=None):
+def from_host(array: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """A contiguous copy of a NumPy array, or `out` with the values of `array`, which must have its shape and type.
 
     Never a view: as on a device, later changes to `array` are not seen.
@@ -26,33 +29,34 @@ def from_host(array, out=None):
     return out
 
 
-def to_host(array):
+def to_host(array: np.ndarray) -> np.ndarray:
     """A contiguous copy as a NumPy array."""
     return np.array(array, order="C")
 
 
-def image_ranges(N):
+def image_ranges(N: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     """One range of one block of all images."""
     if N < 1:
         raise ShapeError(f"image_ranges: a batch of {N} images; give at least one")
     return (((0, N),),)
 
 
-def parallel(function, items):
+def parallel(function: Callable[[int, Any], object], items: Iterable) -> None:
     """function(0, item) for each item, in order."""
     for item in items:
         function(0, item)
 
 
-def workers():
+def workers() -> int:
+    """Always 1."""
     return 1
 
 
-def set_workers(n):
+def set_workers(n: int) -> None:
     """Accepted and without effect: the oracle is serial."""
 
 
-def sum_partials(partials, out):
+def sum_partials(partials: np.ndarray, out: np.ndarray) -> None:
     """out = the sum of the rows of partials (ranges, size): neighbours are added until one row is left.
 
     An odd last row waits for the next round.  The tree depends on the number of rows alone.

@@ -7,7 +7,8 @@ import numpy as np
 from .. import checks
 
 
-def augment_fprop(images, mean, offsets, flips, noise, y, *, mean_at, scale):
+def augment_fprop(images: np.ndarray, mean: np.ndarray, offsets: np.ndarray, flips: np.ndarray, noise: np.ndarray, y: np.ndarray,
+                  *, mean_at: str, scale: float) -> None:
     """From stored uint8 pictures to the network's input.
 
         mean_at="crop":     y = (flip(crop(image - mean)) + noise) * scale              `paper`

@@ -14,7 +14,7 @@ def _count(x, y, window, stride):
     return sum(taps(widened(ones, y, window, stride, 0), y, window, stride))
 
 
-def avgpool_fprop(x, y, *, window, stride):
+def avgpool_fprop(x: np.ndarray, y: np.ndarray, *, window: int, stride: int) -> None:
     """y[p, q] = the mean of x over window x window from (stride p, stride q) on; a clipped window divides by its own count.
 
     x (G, N, H, W, C) is read; y (G, N, P, Q, C), extents rounded up as in maxpool, is written entirely.
@@ -23,7 +23,7 @@ def avgpool_fprop(x, y, *, window, stride):
     y[...] = sum(taps(widened(x, y, window, stride, 0), y, window, stride)) / _count(x, y, window, stride)
 
 
-def avgpool_bprop(dy, dx, *, window, stride):
+def avgpool_bprop(dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int) -> None:
     """Each window hands dy / count to every input it holds; dx sums over the windows that hold it."""
     checks.pool("avgpool_bprop", x=dx, y=dy, window=window, stride=stride, outputs=("x",))
     dwide = np.zeros_like(widened(dx, dy, window, stride, 0))

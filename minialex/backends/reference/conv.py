@@ -32,7 +32,7 @@ def part_list(dims):
     return list(parts(dims.Gx, dims.C // dims.Gx, dims.Gy, dims.K // dims.Gy, dims.groups))
 
 
-def conv_fprop(x, w, b, y, *, stride, pad, groups):
+def conv_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
     """Cross-correlation with bias: the filters are not turned round (paper, section 3.5).
 
         y[n, p, q, k] = (P_0 + P_1 + ...) + b[k]
@@ -54,14 +54,15 @@ def conv_fprop(x, w, b, y, *, stride, pad, groups):
     y += b.reshape(dims.Gy, 1, 1, 1, -1)
 
 
-def conv_relu_fprop(x, w, b, y, *, stride, pad, groups):
+def conv_relu_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray,
+                    *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
     """relu_fprop after conv_fprop: the fused op is defined as this composition."""
     checks.conv("conv_relu_fprop", x=x, w=w, b=b, y=y, stride=stride, pad=pad, groups=groups, outputs=("y",))
     conv_fprop(x, w, b, y, stride=stride, pad=pad, groups=groups)
     relu_fprop(y, y)
 
 
-def conv_dgrad(dy, w, dx, *, stride, pad, groups):
+def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
     """Gradient of the input: each output position sends dy * w back along its window.
 
         dx[n, stride p - before + r, stride q - before + s, c] += dy[n, p, q, k] * w[k, r, s, c]
@@ -80,7 +81,8 @@ def conv_dgrad(dy, w, dx, *, stride, pad, groups):
         dx[part.gx, ..., part.channels] += inside(wide, dims)[0]
 
 
-def conv_wgrad(x, dy, dw, db, *, stride, pad, groups, accumulate=False):
+def conv_wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray,
+               *, stride: int, pad: int | tuple[int, int], groups: int, accumulate: bool = False) -> None:
     """Gradients of filters and biases, summed over images and positions (not averaged: dy carries the 1 / batch).
 
         dw[k, r, s, c] = sum over n, p, q of dy[n, p, q, k] * x[n, stride p - before + r, stride q - before + s, c]

@@ -40,7 +40,7 @@ def _kept(shape, keep, seed, step, layer, first):
     return kept.reshape(N, H, W, G, C).transpose(3, 0, 1, 2, 4)
 
 
-def dropout_fprop(x, y, *, keep, scale, seed, step, layer, first):
+def dropout_fprop(x: np.ndarray, y: np.ndarray, *, keep: float, scale: float, seed: int, step: int, layer: int, first: int) -> None:
     """y = x * scale where kept, else 0.  scale 1 is the paper's dropout, 1 / keep today's inverted form.  y may be x.
 
     Kept when word e % 4 of philox(counter (e // 4, first + n, step, layer), key seed) < keep * 2^32, where
@@ -52,7 +52,7 @@ def dropout_fprop(x, y, *, keep, scale, seed, step, layer, first):
     y[...] = np.where(_kept(x.shape, keep, seed, step, layer, first), x * scale, 0)
 
 
-def dropout_bprop(dy, dx, *, keep, scale, seed, step, layer, first):
+def dropout_bprop(dy: np.ndarray, dx: np.ndarray, *, keep: float, scale: float, seed: int, step: int, layer: int, first: int) -> None:
     """dx = dy * scale where dropout_fprop kept, else 0; the mask is drawn again, not saved.  dx may be dy."""
     checks.keep("dropout_bprop", keep)
     checks.rank("dropout_bprop", dy=dy, dx=dx, want=5)
@@ -60,7 +60,7 @@ def dropout_bprop(dy, dx, *, keep, scale, seed, step, layer, first):
     dx[...] = np.where(_kept(dy.shape, keep, seed, step, layer, first), dy * scale, 0)
 
 
-def dropout_test(x, y, *, factor):
+def dropout_test(x: np.ndarray, y: np.ndarray, *, factor: float) -> None:
     """y = x * factor: at test time all units are there, times the probability of keeping one.  y may be x."""
     checks.elementwise("dropout_test", x=x, y=y, outputs=("y",))
     y[...] = x * factor

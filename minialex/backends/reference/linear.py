@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .. import checks
 from .parts import parts
 
@@ -10,7 +12,7 @@ def _parts(x, y, groups):
     return parts(x.shape[0], x.shape[2], y.shape[0], y.shape[2], groups)
 
 
-def linear_fprop(x, w, b, y, *, groups):
+def linear_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, *, groups: int) -> None:
     """y[n] = (P_0 + P_1 + ...) + b with P_g = x[g, n] w_g^T, the columns in order, the bias last.
 
     groups=1 reads all columns (the paper's "both"); groups = columns reads the own column only.
@@ -23,7 +25,7 @@ def linear_fprop(x, w, b, y, *, groups):
     y += b.reshape(y.shape[0], 1, -1)
 
 
-def linear_dgrad(dy, w, dx, *, groups):
+def linear_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, groups: int) -> None:
     """dx = dy w; a column of x read by several output columns gets D_0 + D_1 + ... in their order."""
     checks.linear("linear_dgrad", x=dx, w=w, y=dy, groups=groups, outputs=("x",))
     dx[...] = 0
@@ -31,7 +33,7 @@ def linear_dgrad(dy, w, dx, *, groups):
         dx[part.gx, :, part.channels] += dy[part.gy, :, part.outputs] @ w[part.maps, part.inputs]
 
 
-def linear_wgrad(x, dy, dw, db, *, groups, accumulate=False):
+def linear_wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray, *, groups: int, accumulate: bool = False) -> None:
     """dw = dy^T x and db = sum of dy, over the images (not averaged: dy carries the 1 / batch).
 
     `accumulate=True` adds them to what is there.

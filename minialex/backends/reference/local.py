@@ -8,7 +8,8 @@ from .. import checks
 from .conv import inside, padded, part_list, tap, taps
 
 
-def local_fprop(x, w, b, y, *, stride, pad, groups):
+def local_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray,
+                *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
     """As conv_fprop with w (P, Q, K, R, S, C_group) and b (P, Q, K): position (p, q) has filters and biases of its own."""
     dims = checks.conv("local_fprop", x=x, w=w, b=b, y=y, stride=stride, pad=pad, groups=groups, outputs=("y",), local=True)
     wide = padded(x, dims)
@@ -22,7 +23,7 @@ def local_fprop(x, w, b, y, *, stride, pad, groups):
         y[gy] += maps
 
 
-def local_dgrad(dy, w, dx, *, stride, pad, groups):
+def local_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
     """As conv_dgrad, each position sending back through its own filters."""
     dims = checks.conv("local_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",), local=True)
     dx[...] = 0
@@ -35,7 +36,8 @@ def local_dgrad(dy, w, dx, *, stride, pad, groups):
         dx[part.gx, ..., part.channels] += inside(wide, dims)[0]
 
 
-def local_wgrad(x, dy, dw, db, *, stride, pad, groups, accumulate=False):
+def local_wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray,
+                *, stride: int, pad: int | tuple[int, int], groups: int, accumulate: bool = False) -> None:
     """As conv_wgrad, but nothing is shared between positions: the sums run over the images alone."""
     dims = checks.conv("local_wgrad", x=x, w=dw, b=db, y=dy, stride=stride, pad=pad, groups=groups, outputs=("w", "b"), local=True)
     wide = padded(x, dims)

@@ -7,7 +7,7 @@ import numpy as np
 from .. import checks
 
 
-def loss_fprop(x, labels, p, loss):
+def loss_fprop(x: np.ndarray, labels: np.ndarray, p: np.ndarray, loss: np.ndarray) -> None:
     """p = softmax of the logits x, and for each image loss = -log p[label].
 
         loss[n] = log(sum over k of exp(x[n, k])) - x[n, labels[n]]
@@ -25,7 +25,7 @@ def loss_fprop(x, labels, p, loss):
     loss[...] = np.log(total[:, 0]) - z[np.arange(len(labels)), labels]
 
 
-def loss_bprop(p, labels, dx, *, scale):
+def loss_bprop(p: np.ndarray, labels: np.ndarray, dx: np.ndarray, *, scale: float) -> None:
     """dx = (p - onehot(labels)) * scale; scale is 1 / batch for the paper's average over the batch."""
     checks.loss("loss_bprop", x=dx, p=p, labels=labels, outputs=("x",))
     checks.labels_inside("loss_bprop", labels, p.shape[1])

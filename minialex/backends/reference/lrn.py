@@ -18,7 +18,7 @@ def _window_sum(a, n):
     return sum(wide[..., d:d + a.shape[-1]] for d in range(n))
 
 
-def lrn_fprop(x, y, *, n, k, alpha, beta):
+def lrn_fprop(x: np.ndarray, y: np.ndarray, *, n: int, k: float, alpha: float, beta: float) -> None:
     """y[c] = x[c] / scale[c]^beta with scale[c] = k + alpha * sum of x[j]^2 over the window of c (paper, section 3.3).
 
     window(c): the n channels centred on c, clipped to the column.  alpha multiplies the plain sum (Caffe and the 2012
@@ -32,7 +32,7 @@ def lrn_fprop(x, y, *, n, k, alpha, beta):
     y[...] = x * scale**-beta
 
 
-def lrn_bprop(x, dy, dx, *, n, k, alpha, beta):
+def lrn_bprop(x: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, n: int, k: float, alpha: float, beta: float) -> None:
     """dx[j] = dy[j] scale[j]^-beta - 2 alpha beta x[j] * sum of dy[c] x[c] scale[c]^(-beta-1) over all c whose window holds j.
 
     These c are window(j) itself, as n is odd.  The scale is computed again from x, not saved.

@@ -21,7 +21,7 @@ def taps(wide, y, window, stride):
             yield wide[:, :, r:r + stride * (P - 1) + 1:stride, s:s + stride * (Q - 1) + 1:stride, :]
 
 
-def maxpool_fprop(x, y, *, window, stride):
+def maxpool_fprop(x: np.ndarray, y: np.ndarray, *, window: int, stride: int) -> None:
     """y[p, q] = the maximum of x over window x window from (stride p, stride q) on, clipped at the border.
 
     The extents of y are rounded up (spec.pool_extent), where Caffe agrees and most libraries round down.  What lies beyond the
@@ -35,7 +35,7 @@ def maxpool_fprop(x, y, *, window, stride):
         y[...] = np.maximum(y, seen)
 
 
-def maxpool_bprop(x, y, dy, dx, *, window, stride, ties):
+def maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int, ties: str) -> None:
     """dx[i] = the sum of dy over the windows whose maximum is at i.
 
     ties="first": of several equal maxima the first in row order gets the gradient.  ties="all": each of them gets all of

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .. import checks
 
 
-def sgd_update(w, v, dw, *, segments, momentum):
+def sgd_update(w: np.ndarray, v: np.ndarray, dw: np.ndarray,
+               *, segments: tuple[tuple[int, int, float, float], ...], momentum: float) -> None:
     """v <- momentum v - decay rate w - rate dw;  w <- w + v, with the learning rate inside the velocity (paper, section 5).
 
     The usual library form keeps the rate outside v and moves w by rate * v: the two part ways as soon as the rate

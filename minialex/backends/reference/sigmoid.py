@@ -7,7 +7,7 @@ import numpy as np
 from .. import checks
 
 
-def sigmoid_fprop(x, y):
+def sigmoid_fprop(x: np.ndarray, y: np.ndarray) -> None:
     """y = 1 / (1 + exp(-x)).  y may be x.
 
     For x < 0 it is exp(x) / (1 + exp(x)), the same number: so the exponential never overflows and small values of y keep all
@@ -18,7 +18,7 @@ def sigmoid_fprop(x, y):
     y[...] = np.where(x < 0, small, 1) / (1 + small)
 
 
-def sigmoid_bprop(y, dy, dx):
+def sigmoid_bprop(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """dx = dy y (1 - y), from y alone.  dx may be dy."""
     checks.elementwise("sigmoid_bprop", y=y, dy=dy, dx=dx, outputs=("dx",))
     dx[...] = dy * y * (1 - y)

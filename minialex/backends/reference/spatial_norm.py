@@ -15,7 +15,7 @@ def _square_sum(a, n):
     return sum(wide[:, :, i:i + H, j:j + W, :] for i in range(n) for j in range(n))
 
 
-def spatial_norm_fprop(x, y, *, n, k, alpha, beta):
+def spatial_norm_fprop(x: np.ndarray, y: np.ndarray, *, n: int, k: float, alpha: float, beta: float) -> None:
     """y = x * scale^-beta with scale = k + alpha * sum of x^2 over the n x n square of the same map.
 
     alpha multiplies the plain sum: the program's .001 of a 5 x 5 square is passed as .001 / 25.  A square clipped at the border
@@ -28,7 +28,7 @@ def spatial_norm_fprop(x, y, *, n, k, alpha, beta):
     y[...] = x * scale**-beta
 
 
-def spatial_norm_bprop(x, dy, dx, *, n, k, alpha, beta):
+def spatial_norm_bprop(x: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, n: int, k: float, alpha: float, beta: float) -> None:
     """dx[j] = dy[j] scale[j]^-beta - 2 alpha beta x[j] * sum of dy[i] x[i] scale[i]^(-beta-1) over the square of j."""
     checks.norm("spatial_norm_bprop", x=x, dy=dy, dx=dx, n=n, outputs=("dx",))
     scale = k + alpha * _square_sum(x * x, n)
