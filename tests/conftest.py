@@ -18,16 +18,17 @@ import pytest
 from minialex import backends
 from minialex.spec import BackendUnavailable
 
-BACKENDS = ("reference", "cpu")     # those whose arrays are NumPy's
+BACKENDS = ("reference", "cpu")     # those whose arrays are NumPy's: on every machine
 
 
 def load_or_skip(name: str):
-    """The backend, or a skip with its reason, which MINIALEX_REQUIRE=name,name turns into a failure."""
+    """The backend, or a skip with the reason, which MINIALEX_REQUIRE=name,name turns into a failure.  A backend that
+    needs nothing but NumPy is always required."""
     try:
         return backends.load(name)
     except BackendUnavailable as error:
-        if name in os.environ.get("MINIALEX_REQUIRE", "").split(","):
-            pytest.fail(f"MINIALEX_REQUIRE names {name}, but it is not available: {error}")
+        if name in (*BACKENDS, *os.environ.get("MINIALEX_REQUIRE", "").split(",")):
+            pytest.fail(f"{name} is required, but it is not available: {error}")
         pytest.skip(str(error))
 
 

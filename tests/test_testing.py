@@ -7,9 +7,26 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import load_or_skip
 
-from minialex.spec import ShapeError
+from minialex import backends
+from minialex.spec import BackendUnavailable, ShapeError
 from minialex.testing import cases, compare, gradcheck, guard
+
+
+def test_a_missing_backend_skips_with_its_reason_unless_it_is_required(monkeypatch):
+    def unavailable(name):
+        raise BackendUnavailable(f"{name}: no such device")
+
+    monkeypatch.setattr(backends, "load", unavailable)
+    monkeypatch.delenv("MINIALEX_REQUIRE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="cuda: no such device"):
+        load_or_skip("cuda")
+    with pytest.raises(pytest.fail.Exception, match="cpu is required"):
+        load_or_skip("cpu")
+    monkeypatch.setenv("MINIALEX_REQUIRE", "emulated,cuda")
+    with pytest.raises(pytest.fail.Exception, match="no such device"):
+        load_or_skip("cuda")
 
 
 def test_assert_within_rejects_nan_inf_and_shape():
@@ -104,7 +121,10 @@ def test_refused_sees_acceptance_early_writes_and_other_errors():
     def other(y):
         raise TypeError("not ours")
 
-    for wrong, error in ((accepts, AssertionError), (writes_first, AssertionError), (other, TypeError)):
+    def nameless(y):
+        raise ShapeError("a window does not fit")
+
+    for wrong, error in ((accepts, AssertionError), (writes_first, AssertionError), (nameless, AssertionError), (other, TypeError)):
         with pytest.raises(error):
             guard.refused(SimpleNamespace(op=wrong), "op", ShapeError, ("y",), y=np.ones(3))
 

@@ -68,7 +68,8 @@ def call(ops: ModuleType, op: str, outputs: dict, /, *, whole: bool = True, **ar
 
 
 def refused(ops: ModuleType, op: str, error: type[Exception], outputs: tuple[str, ...], /, **arguments) -> str:
-    """Asserts that the call raises `error` with one line of text before it writes anything; returns the line.
+    """Asserts that the call raises `error`, with one line of text that begins with the op's name, before it writes
+    anything; returns the line.
 
     `outputs` names the arrays among `arguments` that the op would write."""
     before = {name: a.tobytes() for name, a in arguments.items() if isinstance(a, np.ndarray)}
@@ -82,6 +83,6 @@ def refused(ops: ModuleType, op: str, error: type[Exception], outputs: tuple[str
         if arguments[name].tobytes() != content:
             kind = "output" if name in outputs else "input"
             raise AssertionError(f"{op}: wrote its {kind} {name} before it refused the call")
-    if not message or "\n" in message:
-        raise AssertionError(f"{op}: the message is not one line: {message!r}")
+    if not message.startswith(f"{op}: ") or "\n" in message:
+        raise AssertionError(f"{op}: the message is not one line that begins with the op's name: {message!r}")
     return message
