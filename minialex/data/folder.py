@@ -258,18 +258,23 @@ def _visible(parts: Iterable[str]) -> bool:
 
 
 def _folders(top: Path) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """(folder relative to `top`, picture names in it) for every visible folder below; links are followed, but into no folder twice."""
+    """(folder relative to `top`, picture names in it) for every visible folder below; links are followed, but never back into a folder
+    on the way to them, so that what is found below a folder does not depend on where the walk began."""
+    waiting = [((), frozenset(_identity(parent) for parent in top.absolute().parents))]
+    while waiting:
+        folder, above = waiting.pop()
+        place = top.joinpath(*folder)
+        try:
+            if (identity := _identity(place)) in above:
+                continue
+            with os.scandir(place) as entries:
+                found = [(entry.name, entry.is_dir()) for entry in entries if _visible((entry.name,))]
+        except OSError as error:
+            raise DataError(f"{shown(place)} cannot be listed ({error.strerror}); check its permissions") from error
+        yield folder, [name for name, below in found if not below and is_picture(name)]
+        waiting += [((*folder, name), above | {identity}) for name, below in sorted(found, reverse=True) if below]
 
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{shown(error.filename)} cannot be listed ({error.strerror}); check its permissions") from error
 
-    seen = set()
-    for folder, below, files in os.walk(top, onerror=refuse, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if _visible((name,)))
-        relative = os.path.relpath(folder, top)
-        yield () if relative == "." else tuple(relative.split(os.sep)), [name for name in files if is_picture(name)]
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino

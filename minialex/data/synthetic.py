@@ -212,11 +212,11 @@ def make(
 
 
 def make_if_absent(folder: str | os.PathLike, pictures_per_class: int = PER_CLASS, size: int = SIZE, seed: int = SEED, **options) -> Path:
-    """`make`, unless the folder already holds what it would make, as its stamp says."""
+    """`make`, unless the folder already holds the archives that it would make, as its stamp says."""
     plan = _plan(pictures_per_class, options.get("val_per_class"), size, seed, options.get("shuffled_labels", False))
     stamp = Path(folder) / STAMP
     try:
-        if json.loads(stamp.read_text()) == plan:
+        if json.loads(stamp.read_text()) == plan and all((stamp.parent / name).is_file() for name in (TRAIN, VAL, DEVKIT)):
             return Path(folder)
     except (OSError, ValueError):
         pass
