@@ -8,12 +8,12 @@ from functools import reduce
 
 import numpy as np
 import pytest
+from proofs import Weights, killed_by, prove, prove_adjoint, prove_gradients
 
 from minialex.layers import Conv
 from minialex.spec import DTypeError, LayoutError, Shape, ShapeError
 from minialex.testing import assert_bits_equal, assert_exact, assert_within, call, cases, mutants, refused, zero_mean_bound
 from minialex.testing.mutants_weights import BASES
-from minialex.testing.proofs import Weights, killed_by, prove, prove_adjoint, prove_gradients
 
 CONV = Weights("conv")
 OPS = ("conv_fprop", "conv_relu_fprop", "conv_dgrad", "conv_wgrad")

@@ -6,12 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
+from proofs import Weights, killed_by, prove, prove_adjoint, prove_gradients
 
 from minialex.layers import Local, Run
 from minialex.spec import DTypeError, LayoutError, Shape, ShapeError
 from minialex.testing import assert_bits_equal, assert_exact, call, cases, mutants, refused
 from minialex.testing.mutants_weights import BASES
-from minialex.testing.proofs import Weights, killed_by, prove, prove_adjoint, prove_gradients
 
 LOCAL, CONV = Weights("local"), Weights("conv")
 OPS = ("local_fprop", "local_dgrad", "local_wgrad")

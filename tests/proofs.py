@@ -1,7 +1,6 @@
-"""What a backend's ops with weights (conv, local, linear) must satisfy for a case; the tests call these, and so may the
-author of a new backend.
+"""What a backend's ops with weights (conv, local, linear) must satisfy for a case.
 
-Every comparison is against the oracle in float64, element by element, by the bounds of `compare`.
+Every comparison is against the oracle in float64, element by element, by the bounds of minialex.testing.
 """
 
 from __future__ import annotations
@@ -12,11 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from . import cases
-from .compare import assert_exact, assert_within, positive_bound, zero_mean_bound
-from .gradcheck import assert_gradients
-from .guard import call
-from .mutants import Mutant
+from minialex.testing import Mutant, assert_exact, assert_gradients, assert_within, call, cases, positive_bound, zero_mean_bound
 
 KINDS = ("zero_mean", "positive", "integers")
 
