@@ -69,6 +69,7 @@ def test_colour_noise_has_the_standard_deviations():
     assert np.allclose(along.std(axis=0), IMAGENET_SD / 10, rtol=5 / math.sqrt(2 * n))
     assert np.all(np.abs(along.mean(axis=0)) < 5 * IMAGENET_SD / 10 / math.sqrt(n))
     assert np.abs(np.corrcoef(along.T) - np.eye(3)).max() < 5 / math.sqrt(n)
+    assert np.abs(np.corrcoef((along**2).T) - np.eye(3)).max() < 5 / math.sqrt(n)      # apart in size too, not only in sign
     kurtosis = (along**4).mean(axis=0) / along.var(axis=0) ** 2
     assert np.all(np.abs(kurtosis - 3) < 5 * math.sqrt(24 / n))      # normal, not uniform (1.8)
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from pictures import flip_byte, pixels, small_store
+from drawn import flip_byte, pixels, small_store
 
 from minialex.data import Batch, DataError, Loader, Store, StoreError, View, draw, epoch_order, transform, views
 from minialex.data.shard import records_offset

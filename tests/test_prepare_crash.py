@@ -9,8 +9,8 @@ import time
 from importlib import import_module
 
 import pytest
+from drawn import Drawn, contents
 from faults import Faults
-from pictures import Drawn, contents
 
 from minialex.data import Item, StoreError, prepare
 

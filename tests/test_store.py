@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from pictures import CLASSES, contents, flip_byte, pixels, small_store
+from drawn import CLASSES, contents, flip_byte, pixels, small_store
 
 from minialex.data import Store, StoreError
 from minialex.data.shard import open_shard, records_offset, write_shard

@@ -70,8 +70,8 @@ def journals(out: Path, split: str) -> Iterator[dict]:
     yield json.loads((work / f"{split}-end.json").read_text())
 
 
-def finish(source: Source, out: Path, measured: str, sums: Sums, decode: dict, progress: bool) -> None:
-    """Writes mean image, audit page and, last, the manifest that makes the folder a store."""
+def finish(source: Source, fingerprint: str, out: Path, measured: str, sums: Sums, decode: dict, progress: bool) -> None:
+    """Writes mean image, audit page and, last, the manifest that makes the folder a store; `measured` is the split of the sums."""
     shape = sums.pixels.shape
     splits, rules, warnings = {}, Counter(), []
     for split in source.splits:
@@ -103,7 +103,7 @@ def finish(source: Source, out: Path, measured: str, sums: Sums, decode: dict, p
         "classes": [{"id": c.id, "name": c.name, "devkit_id": c.devkit_id} for c in source.classes],
         "mean": {"file": MEAN, "crc32": zlib.crc32(mean.getvalue()), "rgb": sums.mean_rgb()},
         "colour": {"split": measured, "covariance": covariance.tolist(), "eigenvalues": values.tolist(), "eigenvectors": vectors.tolist()},
-        "source": {"kind": source.kind, "path": shown(source.path), "fingerprint": source.fingerprint(), "verified": source.verified,
+        "source": {"kind": source.kind, "path": shown(source.path), "fingerprint": fingerprint, "verified": source.verified,
                    "reason": source.reason},
     }
     summary = _summary(manifest, source)

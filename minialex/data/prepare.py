@@ -100,7 +100,7 @@ def _make(source: Source, out: Path, plan: dict, workers: int, progress: bool) -
     for split in source.splits:
         _prepare_split(source, split, out, plan, workers, progress, split == measured)
     decode = {"version": VERSION, "description": DESCRIPTION}
-    finish(source, out, measured, _sums(out, measured, record), decode, progress)
+    finish(source, plan["fingerprint"], out, measured, _sums(out, measured, record), decode, progress)
     shutil.rmtree(out / UNFINISHED)
 
 
