@@ -177,15 +177,17 @@ class Trainer:
     def learn(self, batch: Batch) -> float:
         """One step: input, fprop, bprop, update.  Returns the batch's mean loss; raises Diverged when it is not finite."""
         net, n = self.net, len(batch.labels)
-        transform(self.ops, batch, self.mean, net.input(n))
-        loss = net.fprop(batch.labels, n=n, training=True, step=self.step)
+        with np.errstate(all="ignore"):                 # what overflows is found below, and named
+            transform(self.ops, batch, self.mean, net.input(n))
+            loss = net.fprop(batch.labels, n=n, training=True, step=self.step)
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
                            f"{net.first_nonfinite() or 'the loss'}. The last good checkpoint is in {self.folder}: go on from it "
                            f"with a lower rate, for example --resume {self.folder} --lr {self.config.rate / 10:g}")
-        net.bprop()
         schedule = self.schedule
-        self.sgd.step(schedule.rate(self.epoch), first_rate=schedule.first_rate, layer_rates=schedule.layer_rates(self.epoch))
+        with np.errstate(all="ignore"):
+            net.bprop()
+            self.sgd.step(schedule.rate(self.epoch), first_rate=schedule.first_rate, layer_rates=schedule.layer_rates(self.epoch))
         p = self.ops.to_host(net.probabilities[:n])
         for name, value in (("loss", loss * n), ("right1", credit(p, batch.labels, 1).sum()), ("right5", credit(p, batch.labels, 5).sum())):
             self.sums[name] += float(value)

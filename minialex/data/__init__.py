@@ -8,7 +8,7 @@
 from .augment import Draws, View, draw, views
 from .decode import decode
 from .loader import Batch, Loader, transform
-from .open import is_store, open_store
+from .open import count, is_store, locate, open_store, store_of
 from .order import epoch_order, permute
 from .prepare import prepare
 from .source import ClassInfo, DataError, ImageError, Item, Source, open_source
@@ -16,5 +16,6 @@ from .store import Split, Store, StoreError
 
 __all__ = [
     "Batch", "ClassInfo", "DataError", "Draws", "ImageError", "Item", "Loader", "Source", "Split", "Store", "StoreError", "View",
-    "decode", "draw", "epoch_order", "is_store", "open_source", "open_store", "permute", "prepare", "transform", "views",
+    "count", "decode", "draw", "epoch_order", "is_store", "locate", "open_source", "open_store", "permute", "prepare", "store_of",
+    "transform", "views",
 ]

@@ -156,6 +156,7 @@ class _Pool:
             threading.Thread(target=self._serve, args=(slot,), name=f"minialex-cpu-{slot}", daemon=True).start()
 
     def _serve(self, slot: int) -> None:
+        np.seterr(all="ignore")                         # of this thread: ops follow IEEE, whoever trains looks for NaN
         while (job := self.inbox.get()) is not None:
             job.run(slot)
             job.done.put(slot)
