@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from minialex.testing import assert_bits_equal, assert_within, call
+from minialex.spec import MiniAlexError
+from minialex.testing import assert_bits_equal, assert_within, call, refused
 from minialex.testing.compare import eps
 
 BATCHES = (1, 2, 3, 5, 7, 8, 16, 31, 32, 33, 100, 127, 128, 129, 256)
@@ -43,6 +44,12 @@ def test_parallel_calls_each_item_once_with_slots_of_its_own(ops, workers):
     assert sorted(seen) == list(range(23)) and shared == [] and running == set()
     ops.parallel(function, [])
     assert len(seen) == 23
+
+
+def test_no_workers_are_refused(ops):
+    for n in (0, -1):
+        assert "at least one" in refused(ops, "set_workers", MiniAlexError, (), n=n)
+    assert ops.workers() >= 1
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 8, 13, 32])

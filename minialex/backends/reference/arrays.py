@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...spec import ShapeError
+from ...spec import MiniAlexError, ShapeError
 from .. import checks
 
 
@@ -54,6 +54,8 @@ def workers() -> int:
 
 def set_workers(n: int) -> None:
     """Accepted and without effect: the oracle is serial."""
+    if n < 1:
+        raise MiniAlexError(f"set_workers: {n} workers; at least one is needed")
 
 
 def sum_partials(partials: np.ndarray, out: np.ndarray) -> None:
