@@ -1,0 +1,107 @@
+"""`python -m minialex.bench`: what the library measures about itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+from ..backends import load
+from ..files import write_json
+from ..flags import Parser
+from ..nets import RECIPES, recipe
+from ..spec import MiniAlexError
+from .measure import environment
+
+# Without these glibc gives large blocks back to the system after every step and PyTorch loses 15-20 % to page faults.
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+
+ABOUT = """Measure MiniAlex on this machine.
+
+  step   whole training step of a recipe: fprop with dropout, bprop, update (default)
+  ops    every op and pass at the recipe's shapes, each compared with the float64 oracle before it is timed
+  data   preparation and loading: pictures a second
+
+Contenders of `step` take turns in one process, each from the same weights; ratios are medians over rounds of (their time /
+MiniAlex's).  Quiet machines only: the load average is written beside the result."""
+
+EXAMPLES = """examples:
+  python -m minialex.bench --batch 32,128 --peer torch --rounds 9 --json benchmarks/results/step_paper.json
+  python -m minialex.bench ops --batch 32
+  python -m minialex.bench --recipe tiny --peer none"""
+
+
+def _batches(text: str) -> list[int]:
+    sizes = [int(part) for part in text.split(",")]
+    if min(sizes) < 1:
+        raise ValueError(text)
+    return sizes
+
+
+def parser() -> Parser:
+    result = Parser(prog="python -m minialex.bench", description=ABOUT, epilog=EXAMPLES)
+    result.add_argument("what", nargs="?", default="step", choices=("step", "ops", "data", "memory"), metavar="step|ops|data",
+                        help="what to measure (default: step)")
+    result.add_argument("--device", default="cpu", metavar="NAME", help="backend: cpu or reference (default: cpu)")
+    result.add_argument("--recipe", default="paper", metavar="NAME", help=f"network: {', '.join(RECIPES)} (default: paper)")
+    result.add_argument("--batch", type=_batches, default=None, metavar="N[,N]", help="images a step (default: 32,128; ops: 32)")
+    result.add_argument("--peer", default="plain", choices=("none", "plain", "torch"),
+                        help="compare `step` with the plain NumPy version, or with that and PyTorch on the CPU (default: plain)")
+    result.add_argument("--rounds", type=int, default=7, metavar="R", help="timed rounds (default: 7)")
+    result.add_argument("--workers", type=int, metavar="N", help="worker threads, and threads of the peers (default: all processors)")
+    result.add_argument("--json", metavar="FILE", help="also write the figures with command, commit, machine, versions and date")
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(given)
+    try:
+        recipe(args.recipe)
+        if args.rounds < 1:
+            raise MiniAlexError(f"--rounds {args.rounds}: at least one round is needed")
+        return _run(args, given)
+    except MiniAlexError as error:
+        print(f"minialex.bench: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(args, given: list[str]) -> int:
+    ops = load(args.device)
+    if args.workers:
+        ops.set_workers(args.workers)
+    batches = args.batch or ([32] if args.what == "ops" else [32, 128])
+    if args.what == "memory":
+        from .steps import memory
+        print(memory(args.recipe, args.device, batches[0]))
+        return 0
+    versions, failed = {}, 0
+    peers = {"none": (), "plain": ("plain",), "torch": ("torch", "plain")}[args.peer]
+    if "torch" in peers and args.what == "step":
+        if importlib.util.find_spec("torch") is None:
+            raise MiniAlexError("--peer torch: PyTorch is not installed here; pip install torch, or use --peer plain")
+        if not all(os.environ.get(name) == value for name, value in MALLOC.items()):
+            sys.stdout.flush()              # glibc reads these when a process starts
+            os.execve(sys.executable, [sys.executable, "-m", "minialex.bench", *given], {**os.environ, **MALLOC})
+        from .torch_peer import VERSION
+        versions["torch"] = VERSION
+    where = environment(ops, given, **versions)
+    print(f"{where['processor']}, {where['processors']} processors, {where['workers']} workers, load {where['load_average'][0]}, "
+          f"commit {(where['commit'] or 'none')[:12]}, " + ", ".join(f"{name} {version}" for name, version in where["versions"].items()))
+    if args.what == "step":
+        from .steps import bench_steps
+        tables = bench_steps(args.recipe, args.device, batches, peers, args.rounds)
+    elif args.what == "ops":
+        from .ops import bench_ops
+        tables, failed = bench_ops(args.recipe, ops, batches, args.rounds)
+    else:
+        from .data import bench_data
+        tables = bench_data(args.rounds)
+    if args.json:
+        write_json(args.json, {"environment": where, "tables": tables})
+        print(f"written to {args.json}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

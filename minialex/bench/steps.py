@@ -1,0 +1,114 @@
+"""The whole training step of a recipe, MiniAlex and its peers taking turns on the same weights and pictures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from ..backends import load
+from ..layers import Layer
+from ..net import Net
+from ..nets import recipe as recipe_of
+from ..nets.recipe import Recipe
+from ..optim import SGD
+from ..spec import MiniAlexError
+from .measure import Contender, paired_ratio, peak_memory, take_turns
+
+SEED = 1
+
+
+def start(name: str, ops, batch: int) -> tuple[Recipe, list[Layer], Net, np.ndarray]:
+    """A recipe's net on random pictures (values like a mean-free photograph's) with random labels."""
+    recipe = recipe_of(name)
+    layers = recipe.build(recipe.classes)
+    net = Net(layers, recipe.input, batch, ops, seed=SEED)
+    random = np.random.default_rng(SEED)
+    ops.from_host((random.standard_normal(recipe.input.array(batch)) * 60).astype(np.float32), out=net.input())
+    return recipe, layers, net, random.integers(0, recipe.classes, batch).astype(np.int32)
+
+
+def own_step(recipe: Recipe, net: Net, labels: np.ndarray) -> Callable[[], None]:
+    """fprop with dropout, bprop, update: one call."""
+    sgd = SGD(net, momentum=recipe.momentum, decay=recipe.decay)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        net.fprop(labels, training=True, step=count)
+        net.bprop()
+        sgd.step(recipe.rate / 100)         # so small that labels without a pattern never drive the weights to infinity
+        count += 1
+    return step
+
+
+def contenders(name: str, device: str, batch: int, peers: tuple[str, ...]) -> list[Contender]:
+    """MiniAlex first, then the peers named."""
+    ops = load(device)
+    recipe, layers, net, labels = start(name, ops, batch)
+    constants = dict(momentum=recipe.momentum, decay=recipe.decay)
+    result = [Contender(f"minialex {device}", f"{ops.workers()} workers", own_step(recipe, net, labels))]
+    x = net.ops.to_host(net.input())                                                # (1, N, H, W, C)
+    x = np.ascontiguousarray(x[0].transpose(0, 3, 1, 2))
+    if "torch" in peers:
+        from .torch_peer import TorchPeer
+        threads = ops.workers()
+        idiomatic = TorchPeer(net, layers, x, threads=threads, rate=recipe.rate / 100, **constants)
+        best = TorchPeer(net, layers, x, best=True, threads=threads, rate=recipe.rate / 100, **constants)
+        result += [Contender("torch idiomatic", f"eager, NCHW, F.local_response_norm, {threads} threads", lambda: idiomatic.step(labels)),
+                   Contender("torch best eager", f"channels_last, LRN from slices, {threads} threads", lambda: best.step(labels))]
+    if "plain" in peers:
+        from ..backends.cpu.workers import set_blas_threads
+        from .plain import Plain
+        plain = Plain(net, layers, **constants)
+
+        def plain_step() -> None:
+            set_blas_threads(ops.workers())
+            try:
+                plain.step(x, labels, recipe.rate / 100)
+            finally:
+                set_blas_threads(1)
+        result.append(Contender("plain numpy", f"whole-batch im2col, NCHW, {ops.workers()} BLAS threads", plain_step))
+    return result
+
+
+def bench_steps(name: str, device: str, batches: list[int], peers: tuple[str, ...], rounds: int) -> list[dict]:
+    """Prints and returns one table for each batch size."""
+    tables = []
+    for batch in batches:
+        entries = contenders(name, device, batch, peers)
+        take_turns(entries, rounds)
+        own = entries[0]
+        rows = []
+        print(f"\nwhole step of {name}, batch {batch}, {rounds} rounds, contenders in turn")
+        print(f"{'':<18}{'ms/step':>9}{'min':>9}{'max':>9}{'ms/image':>10}{'images/s':>10}{'cpu ms':>9}{'time / own':>12}")
+        for entry in entries:
+            row = {**entry.result(batch), "ratio": round(paired_ratio(entry, own), 3)}
+            rows.append(row)
+            print(f"{row['name']:<18}{row['ms']:>9.0f}{row['ms_min']:>9.0f}{row['ms_max']:>9.0f}{row['ms_per_image']:>10.2f}"
+                  f"{row['images_per_second']:>10.1f}{row['cpu_ms']:>9.0f}{row['ratio']:>12.2f}   {row['note']}")
+        memory = child_memory(name, device, batch)
+        print(f"peak memory of the MiniAlex step, a process of its own: {memory / 2**30:.2f} GiB", flush=True)
+        tables.append({"what": "step", "recipe": name, "batch": batch, "rounds": rounds, "rows": rows, "peak_memory_bytes": memory})
+    return tables
+
+
+def child_memory(name: str, device: str, batch: int) -> int:
+    """Peak resident bytes of a fresh process that takes two steps: this one has held the peers' arrays too."""
+    command = [sys.executable, "-m", "minialex.bench", "memory", "--recipe", name, "--device", device, "--batch", str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        raise MiniAlexError(f"bench: the process that measures memory ended with {done.returncode}: {last}")
+    return int(done.stdout)
+
+
+def memory(name: str, device: str, batch: int) -> int:
+    """Two steps in this process; its peak resident bytes."""
+    recipe, _, net, labels = start(name, load(device), batch)
+    step = own_step(recipe, net, labels)
+    step()
+    step()
+    return peak_memory()

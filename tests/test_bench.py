@@ -1,0 +1,147 @@
+"""The bench measures what it says: its peers compute the same network, and an op that is wrong is not timed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minialex import backends
+from minialex.bench.__main__ import main
+from minialex.bench.measure import Contender, paired_ratio, take_turns
+from minialex.bench.ops import bench_ops, rows
+from minialex.bench.plain import Plain, channels_first
+from minialex.layers import LRN, Conv, Dropout, Linear, MaxPool, ReLU, Sigmoid, SoftmaxLoss
+from minialex.net import Net
+from minialex.optim import SGD
+from minialex.spec import MiniAlexError, Shape
+from minialex.testing import assert_within
+
+BATCH = 3
+
+
+def small(columns: int) -> list:
+    return [Conv("conv1", 8, 5, 2, pad=(0, 3), columns=columns, std=0.2), ReLU("relu1"), LRN("norm1", alpha=0.3), MaxPool("pool1", 3, 2),
+            Conv("conv2", 12, 3, pad=1, groups=columns, columns=columns, std=0.2), ReLU("relu2"), MaxPool("pool2", 3, 2),
+            Linear("fc3", 10, columns=columns, std=0.2), ReLU("relu3"), Linear("fc4", 5, std=0.2), SoftmaxLoss("loss")]
+
+
+def own(columns: int, seed: int) -> tuple[list, Net, np.ndarray, np.ndarray]:
+    layers = small(columns)
+    net = Net(layers, Shape(1, 30, 30, 3), BATCH, backends.load("reference"), seed=3)
+    random = np.random.default_rng(seed)
+    net.input()[...] = random.standard_normal(net.input().shape)
+    return layers, net, random.integers(0, 5, BATCH).astype(np.int32), np.ascontiguousarray(net.input()[0].transpose(0, 3, 1, 2))
+
+
+def compare(got: dict, layers: list, net: Net) -> None:
+    """Every parameter of the peer, in its own layout, against the net's."""
+    for name, both in channels_first(net, layers).items():
+        for which, want, value in zip("wb", both, got[name], strict=True):
+            assert_within(value, want, 2e-5 * np.abs(want).max(), f"{name}.{which}")
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_plain_takes_the_same_steps(columns, seed):
+    layers, net, labels, x = own(columns, seed)
+    plain = Plain(net, layers)
+    before = plain.params["conv1"][0].copy()
+    losses = [plain.step(x, labels, 0.1) for _ in range(2)]
+    sgd = SGD(net)
+    for _ in range(2):
+        loss = net.fprop(labels, training=True)
+        net.bprop()
+        sgd.step(0.1)
+    assert abs(losses[-1] - loss) < 1e-5 * max(1.0, loss)
+    assert np.abs(plain.params["conv1"][0] - before).max() > 1e-4
+    compare(plain.params, layers, net)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: its peer cannot be compared")
+@pytest.mark.parametrize("best", [False, True])
+def test_torch_computes_the_same_gradient(best, seed):
+    from minialex.bench.torch_peer import TorchPeer
+    layers, net, labels, x = own(1, seed)
+    peer = TorchPeer(net, layers, x, best=best, threads=1, rate=0.0)
+    peer_loss = peer.step(labels)
+    loss = net.fprop(labels, training=True)
+    net.bprop()
+    assert abs(peer_loss - loss) < 1e-5 * max(1.0, loss)
+    got = [parameter.grad.numpy() for parameter in peer.model.parameters()]
+    net.params.flat[...] = net.grads.flat                       # so that channels_first turns gradients
+    compare({name: got[2 * i:2 * i + 2] for i, name in enumerate(("conv1", "conv2", "fc3", "fc4"))}, layers, net)
+
+
+def test_peers_refuse_a_layer_they_lack():
+    layers = [Conv("conv1", 4, 3), Sigmoid("squash"), Dropout("drop"), Linear("fc", 3), SoftmaxLoss("loss")]
+    net = Net(layers, Shape(1, 8, 8, 3), 2, backends.load("reference"))
+    with pytest.raises(MiniAlexError, match="squash"):
+        Plain(net, layers)
+
+
+class Wrong:
+    """A backend whose ReLU forgets the kink."""
+
+    def __init__(self, ops):
+        self.ops = ops
+
+    def __getattr__(self, name):
+        return getattr(self.ops, name)
+
+    def relu_fprop(self, x, y):
+        y[...] = x
+
+
+def test_an_op_that_is_wrong_is_not_timed(capsys):
+    ops = backends.load("cpu")
+    tables, failed = bench_ops("tiny", ops, [2], 1)
+    assert failed == 0 and all(row["ms"] > 0 for row in tables[0]["rows"])
+    timed = {row["op"] for row in tables[0]["rows"]}
+    assert timed >= {"conv_fprop", "conv_relu_fprop", "conv_dgrad", "conv_wgrad", "linear_wgrad", "lrn_bprop", "maxpool_bprop",
+                     "dropout_fprop", "loss_fprop", "sgd_update", "augment_fprop"}
+    tables, failed = bench_ops("tiny", Wrong(ops), [2], 1)
+    wrong = [row for row in tables[0]["rows"] if "error" in row]
+    assert failed == len(wrong) > 0 and {row["op"] for row in wrong} == {"relu_fprop"} and not any("ms" in row for row in wrong)
+
+
+def test_first_layer_needs_no_dgrad():
+    calls = [(row.layer, row.op) for row in rows("tiny", 2)]
+    assert ("conv1", "conv_dgrad") not in calls and ("conv2", "conv_dgrad") in calls
+
+
+def test_contenders_take_turns():
+    order = []
+    both = [Contender(name, "", lambda name=name: order.append(name)) for name in "ab"]
+    take_turns(both, 2, pause=0)
+    assert order == ["a", "b", "a", "b", "b", "a"]              # a warm-up each, then rounds to and fro
+    assert [len(one.wall) for one in both] == [2, 2]
+    both[0].wall, both[1].wall = [1.0, 2.0, 3.0], [2.0, 4.0, 3.0]
+    assert paired_ratio(both[1], both[0]) == 2.0
+
+
+def test_step_writes_what_is_needed_to_repeat_it(tmp_path, capsys):
+    out = tmp_path / "step.json"
+    assert main(["--recipe", "tiny", "--batch", "2", "--rounds", "1", "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert {"command", "commit", "date", "processor", "versions", "workers", "load_average"} <= set(result["environment"])
+    table = result["tables"][0]
+    assert [row["name"] for row in table["rows"]] == ["minialex cpu", "plain numpy"]
+    assert table["rows"][0]["ratio"] == 1.0 and 1 << 20 < table["peak_memory_bytes"] < 4 << 30
+    assert "ms/image" in capsys.readouterr().out
+
+
+def test_bad_arguments(capsys):
+    assert main(["--recipe", "papper"]) == 2
+    assert "paper" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--batch", "0"])
+
+
+def test_torch_is_imported_for_its_peer_only():
+    program = ("import sys; from minialex.bench.__main__ import main; "
+               "assert main(['ops', '--recipe', 'tiny', '--batch', '1', '--rounds', '1']) == 0; assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
