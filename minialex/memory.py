@@ -1,4 +1,4 @@
-"""Who owns which bytes: one flat array per purpose, named views into it (DESIGN: ownership without autograd)."""
+"""Who owns which bytes: one flat array per purpose, named views into it (ownership without autograd)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Words of the house: shapes, dims, parameter specifications, errors.  Standard library only.
 
-Every activation is one array of shape (G, N, H, W, C): G columns of C channels each (DESIGN: a column is one
+Every activation is one array of shape (G, N, H, W, C): G columns of C channels each (a column is one
 contiguous array, so a channel window cannot cross its border and a placement is only *where* index 0 of axis 0
 lives).  `Shape` is that array for one image, without N.  Channel c of column g is global channel g*C + c.
 

@@ -12,7 +12,7 @@ from minialex.spec import ShapeError
 
 PAPER = Augmentation()
 SOURCE2012 = Augmentation(inclusive=True, chunk=32, colour_until=67, noisy_scale=1 / 1.1, mean_at="centre", order="fixed")
-IMAGENET_SD = np.array([121.78, 37.09, 19.72])          # of 0..255 pixels along the eigenvectors (PAPER.md, section 2)
+IMAGENET_SD = np.array([121.78, 37.09, 19.72])          # of 0..255 pixels along the eigenvectors (section 4.1)
 GOLDEN_CROPS = ([[18, 27], [15, 14]], [True, False])
 GOLDEN_NOISE = [-3.643503427505493, -0.6963208317756653, -4.098113059997559]
 

@@ -1,4 +1,4 @@
-"""Convolution: why we trust it on every backend (DESIGN: proofs for each op)."""
+"""Convolution: why we trust it on every backend."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_repeated_runs_and_any_number_of_workers_give_the_same_bits(ops, case, s
 @pytest.mark.parametrize("case", [c for c in SMALL if c.columns > 1 and c.groups == 1], ids=str)
 def test_joint_sums_are_columns_first_bias_last(ops, case, seed):
     """y = (P_0 + P_1 + ...) + b to the bit, P_c the convolution of column c alone; dx of a column is D_0 + D_1 + ... over
-    the output columns: what one device and several compute alike (DESIGN, section 8)."""
+    the output columns: what one device and several compute alike."""
     data = CONV.draw(case, "zero_mean", seed)
     x, w, b, dy = (data[name] for name in ("x", "w", "b", "dy"))
     alone = replace(case, columns=1)
@@ -270,7 +270,7 @@ def test_a_bias_of_another_length_is_refused(ops, op):
 
 
 def test_55_and_not_54():
-    """The paper's conv1: the last window hangs three pixels over the right and bottom edge (PAPER, section 1)."""
+    """The paper's conv1: the last window hangs three pixels over the right and bottom edge (paper, section 3.5)."""
     layer = Conv("conv1", K=96, kernel=11, stride=4, pad=(0, 3))
     assert layer.out_shape(Shape(1, 224, 224, 3))[1:3] == (55, 55)
     assert Conv("conv1", K=96, kernel=11, stride=4).out_shape(Shape(1, 224, 224, 3))[1:3] == (54, 54)

@@ -97,7 +97,7 @@ def test_evaluation_is_in_the_order_of_the_store_through_one_view(store):
 
 @pytest.mark.parametrize("mean_at", ["crop", "centre"])
 def test_transform_subtracts_the_mean_that_the_recipe_names(store, oracle, mean_at):
-    """"crop": the mean under the crop, before the flip; "centre": the mean's centre from every crop, after it (PAPER.md, section 1)."""
+    """"crop": the mean under the crop, before the flip; "centre": the mean's centre from every crop, after it (docs/PAPER_TO_CODE.md)."""
     augmentation = replace(PAPER, mean_at=mean_at, noisy_scale=0.5)
     batch = next(loader(store, augmentation=augmentation, seed=2).batches(0))
     assert batch.flips.any() and not batch.flips.all() and (batch.offsets != 1).any()

@@ -55,7 +55,7 @@ def test_what_a_store_says_of_itself(folder):
 
 
 def test_colour_directions_are_eigenvectors_times_standard_deviations(folder):
-    """The square roots of the eigenvalues, not the eigenvalues (PAPER.md, section 2): D D^T is the covariance, not its square."""
+    """The square roots of the eigenvalues, not the eigenvalues (section 4.1): D D^T is the covariance, not its square."""
     store = Store(folder)
     flat = np.stack([pixels("train", i, 8) for i in range(50)]).reshape(-1, 3).astype(np.float64)
     covariance = np.cov(flat.T, bias=True)

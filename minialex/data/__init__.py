@@ -1,4 +1,4 @@
-"""Pictures: from what a user has to batches of a network's input (PAPER.md, sections 2, 3; paper, sections 2, 4.1).
+"""Pictures: from what a user has to batches of a network's input (paper, sections 2, 4.1).
 
     open_source(path) -> Source -> prepare(source, out) -> Store -> Loader -> Batch -> transform(ops, batch, mean, out)
 

@@ -1,4 +1,4 @@
-"""In which order the pictures of an epoch are used: a keyed permutation evaluated per index (PAPER.md, section 1, "epoch order").
+"""In which order the pictures of an epoch are used: a keyed permutation evaluated per index.
 
 Nothing is shuffled and nothing is kept: position i of epoch e is `permute(seed, e, n, i)`, so a resumed run, another number of
 workers or a rank that needs only its own share compute the same picture from three integers.

@@ -1,4 +1,4 @@
-"""From a source of pictures to a prepared store: one pass, constant memory, resumable after a kill at any moment (PAPER.md, section 3).
+"""From a source of pictures to a prepared store: one pass, constant memory, resumable after a kill at any moment (paper, section 2).
 
 While it runs, `out/preparing/` holds the plan, one journal per finished shard and the sums so far.  A shard counts as finished when its
 journal is there; the manifest comes last.  Sums are integers, so neither the number of workers nor a resumed run changes a bit.

@@ -1,4 +1,4 @@
-"""The prepared store: a folder of pictures of one size, decoded once, with the statistics of the training pixels (DESIGN.md, data).
+"""The prepared store: a folder of pictures of one size, decoded once, with the statistics of the training pixels (paper, section 2).
 
     manifest.json       classes, counts, colour statistics, how the pictures were decoded and from what; written last
     mean.npy            (H, W, 3) float64, mean of the training pictures, 0..255
@@ -131,7 +131,7 @@ class Store:
     @property
     def colour_directions(self) -> np.ndarray:
         """P diag(s), (3, 3) float64: columns are the eigenvectors of the RGB covariance of the training pixels (0..255), each times
-        the STANDARD DEVIATION along it, the square root of its eigenvalue (PAPER.md, section 2: 121.78, 37.09, 19.72 on ImageNet)."""
+        the STANDARD DEVIATION along it, the square root of its eigenvalue (in the 2012 program 121.78, 37.09, 19.72 on ImageNet)."""
         return self.eigenvectors * np.sqrt(self.eigenvalues)
 
     def split(self, name: str) -> Split:

@@ -15,7 +15,7 @@ class Conv(Layer):
 
     `groups=1` reads all input channels (joint where the input has more than one column); `groups=2` on two columns
     is a column that reads its own.  `columns` is how many columns the output is kept in.  `pad` is an int or
-    (before, after), the same on both axes: the paper's conv1 is (0, 3), which makes 55 of 224 (PAPER, section 1).
+    (before, after), the same on both axes: the paper's conv1 is (0, 3), which makes 55 of 224 (docs/PAPER_TO_CODE.md).
     """
 
     K: int = 0

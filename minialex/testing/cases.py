@@ -102,7 +102,7 @@ LINEAR = [
     LinearCase("talkless_fc7_512_rows", 2, 4096, 512, groups=2, columns=2, out_columns=2, big=True),
 ]
 
-# alpha near 1 except in the last rows: at the paper's 1e-4 a wrong window is invisible (PAPER, section 5).
+# alpha near 1 except in the last rows: at the paper's 1e-4 a wrong window is invisible (docs/PAPER_TO_CODE.md).
 LRN = [
     NormCase("one_channel", 2, 3, 2, 1),
     NormCase("channels_below_window", 2, 3, 2, 3, n=9),
