@@ -51,9 +51,15 @@ def test_antialiased():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (2, 40)])
-def test_extreme_shapes_stay_small(shape):
-    image = np.full((*shape, 3), 77, np.uint8)
-    assert (seen(encoded(image), "x.png", 64)[0] == 77).all()
+def test_extreme_shapes_stay_small(shape, monkeypatch):
+    """1 x 4000 resized whole would be 64 x 256,000."""
+    sizes, resize = [], Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda image, size, *rest: sizes.append(size) or resize(image, size, *rest))
+    image = np.full((*shape, 3), 200, np.uint8)
+    centre = tuple(slice(side // 2 - 5, side // 2 + 5) if side > 9 else slice(None) for side in shape)
+    image[centre] = 77
+    pixels, _ = seen(encoded(image), "x.png", 64)
+    assert max(sizes[0]) <= 8 * 64 and (pixels[28:36, 28:36] == 77).mean() > 0.9
 
 
 def test_grey_palette_and_one_bit():

@@ -209,6 +209,15 @@ def test_truncated_archives_are_refused_at_every_block(tmp_path, mode):
             list(open_source(path).items("train"))
 
 
+def test_cut_while_it_is_read(tmp_path):
+    """No member is handed out short."""
+    path = tar(tmp_path / "x.tar", [(f"{'ab'[i % 2]}/{i}.png", bytes(3000)) for i in range(4)])
+    found = open_source(path)
+    os.truncate(path, 2000)
+    with pytest.raises(DataError, match=r"x\.tar:a/0\.png: the archive ends within this file"):
+        next(found.items("train"))
+
+
 def test_a_damaged_header_is_not_the_end(tmp_path):
     path = tar(tmp_path / "x.tar", [(f"{'ab'[i % 2]}/{i}.png", picture(i)) for i in range(6)])
     data = bytearray(path.read_bytes())
@@ -225,7 +234,9 @@ def test_absurd_sizes_cost_nothing(tmp_path, kind, size):
     info = tarfile.TarInfo("a/1.png")
     info.type, info.size = kind, size
     head = info.tobuf(tarfile.GNU_FORMAT)
-    (tmp_path / "x.tar").write_bytes(head + bytes(4096))
+    # A good member goes before, so that a size of -512 points back to its own header for ever.
+    before = tarfile.TarInfo("a/0.png").tobuf()
+    (tmp_path / "x.tar").write_bytes(before + head + bytes(4096))
     with pytest.raises(DataError, match=r"x\.tar.*damaged"):
         open_source(tmp_path / "x.tar")
 

@@ -113,8 +113,6 @@ class _Reader:
         if kind not in _CLASSES:
             raise _Damaged(f"array class {kind}, which is not read")
         values = self.numbers(*next(parts, (_DOUBLE, b"")))
-        if len(values) != count:
-            raise _Damaged("an array whose content does not fill its shape")
         return name, values.astype(_CLASSES[kind]).reshape(shape, order="F")
 
     def inner(self, parts, depth: int) -> object:
