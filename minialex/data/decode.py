@@ -149,7 +149,9 @@ def _plain(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
         notes.append("alpha")
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("L" if mode in ("L", "1") else "RGB")
+    if mode in ("RGB", "L"):
+        return image
+    return image.convert("L" if mode == "1" else "RGB")
 
 
 def _fit(image: Image.Image, record: int) -> np.ndarray:
