@@ -10,7 +10,6 @@ import numpy as np
 
 from ..files import write
 
-
 ROW = 256                       # pixels whose products float32 adds exactly: 256 * 255^2 < 2^24
 HOLD = 1 << 16                  # pictures that uint32 adds without overflow (more would do)
 
