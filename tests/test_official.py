@@ -166,6 +166,18 @@ def test_cifar10(tmp_path, form):
     assert [item.label for item in found.items("val")] == [5, 6, 7] and len(found.fingerprint()) == 16
 
 
+def test_cifar10_of_official_size(tmp_path, monkeypatch):
+    batches(tmp_path / "in" / cifar.FOLDER)
+    path = packed(tmp_path / "in", tmp_path / cifar.ARCHIVE, "w:gz")
+    entry = archive.Official(path.stat().st_size, hashlib.md5(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(cifar.ARCHIVES, cifar.ARCHIVE, entry)
+    assert open_source(path).verified
+    monkeypatch.setitem(cifar.ARCHIVES, cifar.ARCHIVE, entry._replace(md5="0" * 32))
+    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz has the official size but MD5"):
+        open_source(path)
+    assert not open_source(path, allow_unverified=True).verified
+
+
 def test_bad_cifar10(tmp_path):
     folder = batches(tmp_path / "in")
     with open(folder / "data_batch_3.bin", "r+b") as file:

@@ -141,7 +141,7 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
         if path.name in ilsvrc.ARCHIVES:
             raise DataError(f"{shown(path)} is one of the three official archives; give the folder that holds them: {shown(path.parent)}")
         if path.name in cifar.ARCHIVES:
-            return cifar.Cifar10(path)
+            return cifar.Cifar10(path, allow_unverified=allow_unverified)
         if not path.name.lower().endswith(ARCHIVE_SUFFIXES):
             raise DataError(f"{shown(path)} is a single file that is no .tar, .tar.gz or .tgz; give a folder with one folder per class, "
                             f"or an archive of one")
@@ -155,7 +155,7 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
     if any(name in ilsvrc.ARCHIVES for name in names):
         return ilsvrc.Ilsvrc(path, allow_unverified=allow_unverified, progress=progress)
     if cifar.is_here(names):
-        return cifar.Cifar10(path)
+        return cifar.Cifar10(path, allow_unverified=allow_unverified)
     if "manifest.json" in names:
         raise DataError(f"{shown(path)} looks like a prepared store, not like pictures; train or evaluate on it as it is, "
                         f"or prepare from the pictures it was made of")
