@@ -10,6 +10,7 @@ from drawn import CLASSES, Drawn, contents, flip_byte, pixels, small_store
 from PIL import Image
 
 from minialex.data import DataError, Store, StoreError, prepare
+from minialex.data import sums as colour_sums
 from minialex.data.sums import Sums, principal, products
 
 
@@ -62,6 +63,17 @@ def test_products_of_channels_are_exact():
     image = np.random.default_rng(0).integers(200, 256, (256, 256, 3), dtype=np.uint8)
     flat = image.reshape(-1, 3).astype(object)
     assert products(image).tolist() == [[int((flat[:, i] * flat[:, j]).sum()) for j in range(3)] for i in range(3)]
+
+
+def test_sums_of_many_bright_pictures_do_not_overflow(monkeypatch):
+    assert colour_sums.HOLD * 255 < 2**32
+    bright = np.full((2, 2, 3), 255, np.uint8)
+    for hold in (colour_sums.HOLD, 7):
+        monkeypatch.setattr(colour_sums, "HOLD", hold)
+        sums = Sums(bright.shape)
+        for _ in range(300):                                    # more than 16 bits hold
+            sums.add(bright, products(bright))
+        assert (sums.mean() == 255).all() and sums.mean_rgb() == [255.0] * 3 and not sums.covariance().any()
 
 
 def test_axes_do_not_depend_on_a_sign():
