@@ -9,7 +9,7 @@ import pytest
 from drawn import CLASSES, Drawn, contents, flip_byte, pixels, small_store
 from PIL import Image
 
-from minialex.data import DataError, Store, StoreError, prepare
+from minialex.data import DataError, Item, Store, StoreError, prepare
 from minialex.data import sums as colour_sums
 from minialex.data.sums import Sums, principal, products
 
@@ -241,6 +241,29 @@ def test_a_source_that_breaks_keeps_finished_shards_for_later(tmp_path, wanted):
     with pytest.raises(DataError, match="archive ends"):
         make(tmp_path / "early", source=early)
     assert not (tmp_path / "early").exists()
+
+
+def test_a_damaged_journal_is_one_sentence(tmp_path):
+    for name in ("plan.json", "train-00000.shard.json"):
+        out = tmp_path / name
+        with pytest.raises(DataError, match="archive ends"):
+            make(out, source=Breaks({"train": 23}))
+        (out / "preparing" / name).write_bytes(b"\0" * 100)
+        with pytest.raises(StoreError, match=f"{name} is damaged; remove .*{name} and prepare the store anew"):
+            make(out, source=Drawn({"train": 23}))
+
+
+def test_pictures_that_come_as_pixels(tmp_path):
+    """CIFAR-10's batches hold pixels: stored as they are at their own size, resized by the rules of `decode` at another."""
+    class Pixels(Drawn):
+        def items(self, split, start=0):
+            for item in super().items(split, start):
+                yield Item(item.name, item.label, pixels=pixels(split, int(item.name[6:-4]), 8))
+
+    same, files = make(tmp_path / "same", source=Pixels({"train": 9})), make(tmp_path / "files", source=Drawn({"train": 9}))
+    assert np.array_equal(same.split("train").read(range(9)), files.split("train").read(range(9)))
+    large = [make(tmp_path / kind.__name__, source=kind({"train": 9}), record=12) for kind in (Pixels, Drawn)]
+    assert np.array_equal(*(store.split("train").read(range(9)) for store in large)) and large[0].shape == (12, 12, 3)
 
 
 def test_one_preparation_at_a_time(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..files import write, write_json
-from .shard import open_shard
+from .shard import StoreError, open_shard
 from .source import Source, shown
 from .store import FORMAT, MANIFEST, MEAN, UNFINISHED, shard_name
 from .sums import Sums, principal
@@ -60,14 +60,22 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
+def read_note(path: Path) -> dict:
+    """The plan or a journal.  Raises StoreError where a fallen disk has left something else."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged; remove {path.parent.parent} and prepare the store anew") from error
+
+
 def journals(out: Path, split: str) -> Iterator[dict]:
     """The journals of a finished split in order."""
     work = out / UNFINISHED
     number = 0
     while (path := work / f"{shard_name(split, number)}.json").exists():
-        yield json.loads(path.read_text())
+        yield read_note(path)
         number += 1
-    yield json.loads((work / f"{split}-end.json").read_text())
+    yield read_note(work / f"{split}-end.json")
 
 
 def finish(source: Source, fingerprint: str, out: Path, measured: str, sums: Sums, decode: dict, progress: bool) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 import zlib
@@ -24,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..files import sweep, write_json
-from .audit import Progress, finish
+from .audit import Progress, finish, read_note
 from .decode import DESCRIPTION, VERSION, decode_item
 from .shard import StoreError, open_shard, write_shard
 from .source import ImageError, Item, Source, shown
@@ -131,7 +130,7 @@ def _locked(out: Path, plan: dict) -> Iterator[None]:
             raise StoreError(f"{out}: another preparation is at work here; wait until it has ended") from error
         if not (work / PLAN).exists():
             write_json(work / PLAN, plan)
-        begun = json.loads((work / PLAN).read_text())
+        begun = read_note(work / PLAN)
         if begun != plan:
             other = ", ".join(f"{key} {begun.get(key)} there, {plan[key]} asked for" for key in plan if begun.get(key) != plan[key])
             raise StoreError(f"{out} is an unfinished preparation of something else ({other}); "
@@ -169,7 +168,7 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
     if end.exists():
         return
     finished = _finished(work, split)
-    start = json.loads(_journal_path(work, split, finished - 1).read_text())["stop"] if finished else 0
+    start = read_note(_journal_path(work, split, finished - 1))["stop"] if finished else 0
     sums = _sums(out, split, record) if measure else None
     journal = Journal(start)
     bar = Progress(f"prepare {split}", source.count(split), start, progress)
