@@ -60,7 +60,7 @@ def predict(options: argparse.Namespace) -> None:
     checkpoint = options.checkpoint
     if checkpoint is None:
         from .train import newest_run
-        checkpoint = newest_run({})
+        checkpoint = newest_run()
     model = trained(checkpoint, device=options.device)
     results = run(model, [Path(p) for p in options.pictures], views="ten" if options.ten_crops else "centre", top=options.top)
     if options.json:

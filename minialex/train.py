@@ -49,7 +49,7 @@ class Trainer:
         self.quiet, self.checkpoint_seconds = quiet, checkpoint_minutes * 60
         asked = dict(asked)
         if resume == "auto" and not asked.get("output_dir"):
-            asked["output_dir"] = str(newest_run(asked))
+            asked["output_dir"] = str(newest_run())
         arrays, state, self.notes, path = _restore(resume, asked.get("output_dir"))
         if path is not None and not asked.get("output_dir"):
             asked["output_dir"] = str(path.parent)
@@ -286,7 +286,17 @@ class Trainer:
                 for image, label, row in zip(images, split.labels[chosen], p, strict=True)]
 
 
-def newest_run(asked: dict) -> Path:
+def run(asked: dict, **options) -> Trainer:
+    """A whole run: the loop at the top of this file.  Arguments are Trainer's."""
+    with Trainer(asked, **options) as trainer:
+        for epoch in trainer.epochs():
+            for batch in trainer.batches(epoch):
+                trainer.learn(batch)
+            trainer.validate(epoch)
+    return trainer
+
+
+def newest_run() -> Path:
     """The run directory that `--resume auto` means when none is named: the one written to last."""
     runs = [p.parent for p in Path("runs").glob("*/config.json") if any(p.parent.glob("checkpoint-*.safetensors"))]
     if not runs:

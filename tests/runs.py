@@ -49,14 +49,8 @@ if event == "learn":
 elif event.startswith("os."):
     setattr(os, event[3:], counted(getattr(os, event[3:]), after=False))
 
-options = training_parser().parse_args()
-def main():
-    with train.Trainer(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes) as trainer:
-        for epoch in trainer.epochs():
-            for batch in trainer.batches(epoch):
-                trainer.learn(batch)
-            trainer.validate(epoch)
-sys.exit(guarded(main))
+o = training_parser().parse_args()
+sys.exit(guarded(lambda: train.run(vars(o), resume=o.resume, quiet=o.quiet, checkpoint_minutes=o.checkpoint_minutes)))
 """
 
 

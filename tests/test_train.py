@@ -14,17 +14,11 @@ from minialex.data import open_store
 from minialex.evaluate import credit
 from minialex.progress import clock
 from minialex.spec import MiniAlexError
-from minialex.train import Diverged, Trainer
+from minialex.train import Diverged, Trainer, run
 
 
-def train(asked, **options):
-    """All epochs; the rows of metrics.jsonl."""
-    with Trainer(asked, quiet=True, **options) as trainer:
-        for epoch in trainer.epochs():
-            for batch in trainer.batches(epoch):
-                trainer.learn(batch)
-            trainer.validate(epoch)
-    return trainer
+def train(asked):
+    return run(asked, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +27,7 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(store, tmp_path_factory):
+def finished(store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     train({"data": str(store), "recipe": "tiny", "batch": 32, "epochs": 2, "output_dir": str(folder)})
     return folder
@@ -55,54 +49,50 @@ def test_it_learns_and_shuffled_labels_stay_at_chance(tmp_path, shuffled):
         assert error < chance - margin and loss < 2.0
 
 
-def test_a_run_directory_holds_everything(run):
-    config = json.loads((run / "config.json").read_text())
+def test_a_run_directory_holds_everything(finished):
+    config = json.loads((finished / "config.json").read_text())
     assert config["recipe"] == "tiny" and config["batch"] == 32 and len(config["hash"]) == 16
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1] and rows[-1]["step"] == 6
     for name in ("curves.png", "filters.png", "predictions.png"):
-        with Image.open(run / name) as picture:
+        with Image.open(finished / name) as picture:
             assert picture.format == "PNG" and min(picture.size) > 100
-    arrays, state = load(run / (run / "last").read_text().strip())
+    arrays, state = load(finished / (finished / "last").read_text().strip())
     assert state["step"] == 6 and len(state["classes"]) == 12 and "w/fc8.w" in arrays and "v/fc8.w" in arrays
 
 
-def test_evaluate_says_what_training_said(run, store, capsys):
+def test_evaluate_says_what_training_said(finished, store, capsys):
     """The best checkpoint, loaded afresh, has the validation error that was written in its epoch."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert main(["evaluate", str(run), str(store), "--json"]) == 0
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert main(["evaluate", str(finished), str(store), "--json"]) == 0
     got = json.loads(capsys.readouterr().out)
     best = min(rows, key=lambda row: row["validation"]["top1"])["validation"]
     assert (got["top1"], got["top5"], got["images"]) == (best["top1"], best["top5"], best["images"])
     assert got["loss"] == pytest.approx(best["loss"], rel=1e-5)
-    assert main(["evaluate", str(run), str(store), "--ten-crops"]) == 0
+    assert main(["evaluate", str(finished), str(store), "--ten-crops"]) == 0
     assert "ten view(s), val pictures: top-1 error" in capsys.readouterr().out
 
 
-def test_predict_shows_bars(run, store, tmp_path, capsys):
+def test_predict_shows_bars(finished, store, tmp_path, capsys):
     picture = tmp_path / "photo.png"
     pixels = open_store(store, 128).split("val").read([0])[0]
     Image.fromarray(pixels).resize((300, 200)).save(picture)
-    assert main(["predict", str(picture), "--checkpoint", str(run), "--figure", str(tmp_path / "bars.png")]) == 0
+    assert main(["predict", str(picture), "--checkpoint", str(finished), "--figure", str(tmp_path / "bars.png")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(picture) and sum(" %  " in line for line in lines) == 5
     shares = [float(line.split(" %")[0].split()[-1]) for line in lines[1:6]]
     assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 100.2
     assert (tmp_path / "bars.png").exists()
-    assert main(["predict", str(picture), "--checkpoint", str(run), "--json", "--top", "12"]) == 0
+    assert main(["predict", str(picture), "--checkpoint", str(finished), "--json", "--top", "12"]) == 0
     assert sum(json.loads(capsys.readouterr().out)[str(picture)].values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_resume_goes_further_and_says_what_changed(run, store, tmp_path, capsys):
+def test_resume_goes_further_and_says_what_changed(finished, store, tmp_path, capsys):
     folder = tmp_path / "run"
     asked = {"data": str(store), "recipe": "tiny", "batch": 32, "epochs": 1, "output_dir": str(folder)}
     train(asked)
-    with Trainer({"output_dir": str(folder), "rate": 0.002, "epochs": 2}, resume="auto") as trainer:
-        assert trainer.schedule.rate(1) == 0.002 and trainer.epoch == 1
-        for epoch in trainer.epochs():
-            for batch in trainer.batches(epoch):
-                trainer.learn(batch)
-            trainer.validate(epoch)
+    trainer = run({"output_dir": str(folder), "rate": 0.002, "epochs": 2}, resume="auto")
+    assert trainer.schedule.rate(1) == 0.002 and trainer.step == 6
     said = capsys.readouterr().out
     assert "resume: rate 0.01 -> 0.002 (command line)" in said and "resume: epochs 1 -> 2 (command line)" in said
     assert "epoch 2/2" in said
