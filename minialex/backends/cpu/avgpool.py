@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import checks
-from .pooling import each_image, reduce_columns, reduce_rows, taps
+from .pooling import each_piece, reduce_columns, reduce_rows, taps
 from .workers import scratch
 
 
@@ -15,12 +15,12 @@ def avgpool_fprop(x: np.ndarray, y: np.ndarray, *, window: int, stride: int) -> 
     counts = _counts(x, y, window, stride)
 
     def piece(x: np.ndarray, y: np.ndarray) -> None:
-        rows = scratch("rows", (x.shape[0], y.shape[1], *x.shape[2:]), x.dtype)
+        rows = scratch("rows", (*y.shape[:-2], *x.shape[-2:]), x.dtype)
         reduce_rows(np.add, x, rows, window, stride)
         reduce_columns(np.add, rows, y, window, stride)
         np.divide(y, counts, out=y)
 
-    each_image(piece, x, y)
+    each_piece(piece, x, y)
 
 
 def avgpool_bprop(dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int) -> None:
@@ -29,18 +29,17 @@ def avgpool_bprop(dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int) -
     counts = _counts(dx, dy, window, stride)
 
     def piece(dx: np.ndarray, dy: np.ndarray) -> None:
-        n, H, W, C = dx.shape
-        P, Q = dy.shape[1:3]
+        (H, W), (P, Q) = dx.shape[-3:-1], dy.shape[-3:-1]
         share = np.divide(dy, counts, out=scratch("share", dy.shape, dy.dtype))
-        rows = scratch("rows", (n, H, Q, C), dx.dtype)
+        rows = scratch("rows", (*dx.shape[:-2], *dy.shape[-2:]), dx.dtype)
         rows.fill(0)
         for place, count in taps(H, P, window, stride):
-            np.add(rows[:, place], share[:, :count], out=rows[:, place])
+            np.add(rows[..., place, :, :], share[..., :count, :, :], out=rows[..., place, :, :])
         dx[...] = 0
         for place, count in taps(W, Q, window, stride):
-            np.add(dx[:, :, place], rows[:, :, :count], out=dx[:, :, place])
+            np.add(dx[..., place, :], rows[..., :count, :], out=dx[..., place, :])
 
-    each_image(piece, dx, dy)
+    each_piece(piece, dx, dy)
 
 
 def _counts(x: np.ndarray, y: np.ndarray, window: int, stride: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import checks
 from ..checks import ConvDims
-from .parts import Part, dense, padded, parts, pieces, record, windows
+from .parts import dense, padded, parts, pieces, record, windows
 from .workers import image_ranges, inside, over_chunks, over_images, scratch, sum_partials
 
 
@@ -32,14 +32,14 @@ def _fprop_all(x, w, b, y, d: ConvDims, relu: bool) -> None:
                 d.N, y.size * d.R * d.S)
 
 
-def _filters(w: np.ndarray, part: Part) -> np.ndarray:
-    """(maps, R*S*channels) of one part; a copy only where the filters read other columns too."""
-    own = w[part.maps, :, :, part.inputs]
-    if not own.flags.c_contiguous:
-        packed = scratch(f"filters {part.gx} {part.gy}", own.shape, w.dtype)
-        np.copyto(packed, own)
-        own = packed
-    return own.reshape(own.shape[0], -1)
+def _filters(w: np.ndarray, gx: int, d: ConvDims) -> np.ndarray:
+    """(K, R*S*channels) of the filters' share that reads input column gx; a copy where they read other columns too."""
+    if d.Gx == 1:
+        return w.reshape(d.K, -1)
+    C = d.C // d.Gx
+    own = scratch(f"filters {gx}", (d.K, d.R, d.S, C), w.dtype)
+    np.copyto(own, w[..., gx * C:gx * C + C])
+    return own.reshape(d.K, -1)
 
 
 def _im2col(a: np.ndarray, d: ConvDims) -> np.ndarray:
@@ -52,21 +52,24 @@ def _im2col(a: np.ndarray, d: ConvDims) -> np.ndarray:
 
 def _fprop(x, w, b, y, d: ConvDims, relu: bool) -> None:
     Ky = d.K // d.Gy
-    todo = [(part, _filters(w, part)) for part in parts(d)]
-    for start, stop in pieces(d, d.C // d.groups // (d.Gx if d.groups == 1 else 1), not dense(y)):
-        rows = y[:, start:stop].reshape(d.Gy, -1, Ky) if d.Gy == 1 else [y[g, start:stop].reshape(-1, Ky) for g in range(d.Gy)]
-        source = columns = None
-        for part, filters in todo:
-            if source != (part.gx, part.channels):
-                source = (part.gx, part.channels)
-                columns = _im2col(padded(x, [source], start, stop, d), d)
-            out = rows[part.gy][:, part.outputs]
-            if part.inputs.start:                           # a further input column of the same output
+    if d.groups == 1:                       # all maps in one product for each input column, told apart when the bias is added
+        todo = [(gx, slice(0, d.C // d.Gx), slice(0, d.K), _filters(w, gx, d)) for gx in range(d.Gx)]
+    else:
+        todo = [(part.gx, part.channels, part.maps, w[part.maps].reshape(d.K // d.groups, -1)) for part in parts(d)]
+    for start, stop in pieces(d, todo[0][1].stop - todo[0][1].start, not dense(y)):
+        rows = [y[g, start:stop].reshape(-1, Ky) for g in range(d.Gy)]
+        apart = d.groups == 1 and d.Gy > 1
+        total = scratch("total", (rows[0].shape[0], d.K), y.dtype) if apart else None
+        for gx, channels, maps, filters in todo:
+            columns = _im2col(padded(x, [(gx, channels)], start, stop, d), d)
+            out = total if apart else rows[maps.start // Ky][:, maps.start % Ky:maps.start % Ky + len(filters)]
+            if d.groups == 1 and gx:                        # a further input column of the same maps
                 np.add(out, np.matmul(columns, filters.T, out=scratch("product", out.shape, y.dtype)), out=out)
             else:
                 np.matmul(columns, filters.T, out=out)
         for g in range(d.Gy):
-            np.add(rows[g], b[g * Ky:g * Ky + Ky], out=rows[g])
+            maps = slice(g * Ky, g * Ky + Ky)
+            np.add(total[:, maps] if apart else rows[g], b[maps], out=rows[g])
             if relu:
                 np.maximum(rows[g], 0, out=rows[g])
 
@@ -193,23 +196,27 @@ def sum_ranges(wgrad, x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
 
 def _wgrad(x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
     Ky = d.K // d.Gy
-    if d.groups == 1:                       # all input columns side by side: one product a column of maps, no part of dw is strided
-        sources = [[(gx, slice(0, d.C // d.Gx)) for gx in range(d.Gx)]]
-        readers = [[part for part in parts(d) if part.gx == 0]]
+    if d.groups == 1:                       # all columns side by side on both sides: one product, and no part of dw is strided
+        todo = [([(gx, slice(0, d.C // d.Gx)) for gx in range(d.Gx)], slice(0, d.K))]
     else:
-        sources = [[(part.gx, part.channels)] for part in parts(d)]
-        readers = [[part] for part in parts(d)]
+        todo = [([(part.gx, part.channels)], part.maps) for part in parts(d)]
     flat = dw.reshape(d.K, -1)
     for start, stop in pieces(d, d.C // d.groups, not dense(dy)):
-        rows = [dy[g, start:stop].reshape(-1, Ky) for g in range(d.Gy)]
-        add = accumulate or start > 0
-        for source, targets in zip(sources, readers, strict=True):
-            columns = _im2col(padded(x, source, start, stop, d), d)
-            for part in targets:
-                _sum_into(flat[part.maps], rows[part.gy][:, part.outputs].T, columns, add)
-        ones = _ones(rows[0].shape[0], dw.dtype)
-        for g in range(d.Gy):
-            _sum_into(db[None, g * Ky:g * Ky + Ky], ones, rows[g], add)
+        grads = [dy[g, start:stop].reshape(-1, Ky) for g in range(d.Gy)]
+        M, add = grads[0].shape[0], accumulate or start > 0
+        if d.groups == 1 and d.Gy > 1:
+            joined = scratch("joined", (M, d.K), dy.dtype)
+            for g, grad in enumerate(grads):
+                np.copyto(joined[:, g * Ky:g * Ky + Ky], grad)
+            grads = [joined]
+        width = grads[0].shape[1]
+        for sources, maps in todo:
+            columns = _im2col(padded(x, sources, start, stop, d), d)
+            first = maps.start % width
+            _sum_into(flat[maps], grads[maps.start // width][:, first:first + maps.stop - maps.start].T, columns, add)
+        ones = _ones(M, dw.dtype)
+        for g, grad in enumerate(grads):
+            _sum_into(db[None, g * width:g * width + width], ones, grad, add)
 
 
 def _sum_into(out: np.ndarray, a: np.ndarray, b: np.ndarray, add: bool) -> None:

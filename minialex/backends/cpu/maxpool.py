@@ -12,7 +12,7 @@ import numpy as np
 from .. import checks
 from .elementwise import masked
 from .parts import record
-from .pooling import each_image, reduce_columns, reduce_rows, taps
+from .pooling import each_piece, reduce_columns, reduce_rows, taps
 from .workers import scratch
 
 
@@ -21,39 +21,39 @@ def maxpool_fprop(x: np.ndarray, y: np.ndarray, *, window: int, stride: int) -> 
     checks.pool("maxpool_fprop", x=x, y=y, window=window, stride=stride, outputs=("y",))
 
     def piece(x: np.ndarray, y: np.ndarray) -> None:
-        rows = scratch("rows", (x.shape[0], y.shape[1], *x.shape[2:]), x.dtype)
+        rows = scratch("rows", (*y.shape[:-2], *x.shape[-2:]), x.dtype)
         reduce_rows(np.maximum, x, rows, window, stride)            # rows first: whole image rows in one run
         reduce_columns(np.maximum, rows, y, window, stride)
 
-    each_image(piece, x, y)
+    each_piece(piece, x, y)
 
 
 def maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int, ties: str) -> None:
     """dx = sum of dy over the windows that an input won; ties="first" in row order, or "all" equal inputs."""
     checks.ties("maxpool_bprop", ties)
     checks.pool("maxpool_bprop", x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
-    each_image(lambda *pieces: _bprop(*pieces, window, stride, ties == "first"), x, y, dy, dx)
+    each_piece(lambda *pieces: _bprop(*pieces, window, stride, ties == "first"), x, y, dy, dx)
 
 
 def _bprop(x, y, dy, dx, window: int, stride: int, first: bool) -> None:
-    n, H, W, C = x.shape
-    Q = y.shape[2]
+    H, W, C = x.shape[-3:]
+    P, Q = y.shape[-3:-1]
     # x's columns apart by their place modulo the stride: each tap then meets one uninterrupted run of columns.
     strands = [_strand(f"strand {t}", x, t, stride) for t in range(min(stride, W))]
-    seen = [strands[t % stride][:, :, t // stride:t // stride + count] for t, (_, count) in enumerate(taps(W, Q, window, stride))]
-    best = scratch("best", (n, H, Q, C), x.dtype)
+    seen = [strands[t % stride][..., t // stride:t // stride + count, :] for t, (_, count) in enumerate(taps(W, Q, window, stride))]
+    best = scratch("best", (*x.shape[:-2], Q, C), x.dtype)
     _maximum(seen, best)
 
-    drow = scratch("drow", (n, H, Q, C), x.dtype)                   # gradient of `best`
-    rows = taps(H, y.shape[1], window, stride)
-    _route([best[:, place] for place, _ in rows], y, dy, [drow[:, place] for place, _ in rows], stride, first,
-           [drow[:, t + count * stride::stride] for t, (_, count) in enumerate(rows[:stride])]
-           + [drow[:, t::stride] for t in range(len(rows), min(stride, H))], axis=1)
+    drow = scratch("drow", best.shape, x.dtype)                     # gradient of `best`
+    rows = taps(H, P, window, stride)
+    _route([best[..., place, :, :] for place, _ in rows], y, dy, [drow[..., place, :, :] for place, _ in rows], stride, first,
+           [drow[..., t + count * stride::stride, :, :] for t, (_, count) in enumerate(rows[:stride])]
+           + [drow[..., t::stride, :, :] for t in range(len(rows), min(stride, H))], axis=-3)
 
     dstrands = [scratch(f"dstrand {t}", strand.shape, x.dtype) for t, strand in enumerate(strands)]
-    sent = [dstrands[t % stride][:, :, t // stride:t // stride + part.shape[2]] for t, part in enumerate(seen)]
+    sent = [dstrands[t % stride][..., t // stride:t // stride + part.shape[-2], :] for t, part in enumerate(seen)]
     _route(seen, best, drow, sent, stride, first,
-           [dstrands[t][:, :, part.shape[2]:] for t, part in enumerate(seen[:stride])] + dstrands[len(seen):], axis=2)
+           [dstrands[t][..., part.shape[-2]:, :] for t, part in enumerate(seen[:stride])] + dstrands[len(seen):], axis=-2)
     for t, strand in enumerate(dstrands):
         _runs(dx, t, stride)[...] = strand.view(record(x.itemsize, C))[..., 0]
 
@@ -61,18 +61,18 @@ def _bprop(x, y, dy, dx, window: int, stride: int, first: bool) -> None:
 def _maximum(seen, out) -> None:
     np.copyto(out, seen[0])
     for part in seen[1:]:
-        to = out[:, :, :part.shape[2]]
+        to = out[..., :part.shape[-2], :]
         np.maximum(to, part, out=to)
 
 
 def _runs(x, t: int, stride: int) -> np.ndarray:
-    """Pixels t, t + stride ... of each row of x (n, H, W, C), as items of C elements."""
-    return x.view(record(x.itemsize, x.shape[3]))[:, :, t::stride, 0]
+    """Pixels t, t + stride ... of each row of x (..., H, W, C), as items of C elements."""
+    return x.view(record(x.itemsize, x.shape[-1]))[..., t::stride, 0]
 
 
 def _strand(name: str, x, t: int, stride: int) -> np.ndarray:
     runs = _runs(x, t, stride)
-    strand = scratch(name, (*runs.shape, x.shape[3]), x.dtype)
+    strand = scratch(name, (*runs.shape, x.shape[-1]), x.dtype)
     np.copyto(strand.view(runs.dtype)[..., 0], runs)
     return strand
 
@@ -84,9 +84,9 @@ def _route(seen, best, d, sent, stride: int, first: bool, untouched, axis: int) 
     """
     for rest in untouched:
         rest[...] = 0
-    taken = None
+    taken, after = None, (slice(None),) * (-1 - axis)
     for t, (part, to) in enumerate(zip(seen, sent, strict=True)):
-        count = (slice(None),) * axis + (slice(0, part.shape[axis]),)
+        count = (..., slice(0, part.shape[axis]), *after)
         wins = np.equal(part, best[count], out=scratch("wins", part.shape, np.bool_))
         if first and taken is None:
             taken = scratch("taken", best.shape, np.bool_)

@@ -22,12 +22,15 @@ def taps(extent: int, out: int, window: int, stride: int) -> tuple[tuple[slice, 
     return tuple(result)
 
 
-def each_image(function: Callable[..., None], *arrays: np.ndarray) -> None:
-    """function(*pieces), each piece some images of one column (n, H, W, C)."""
+def each_piece(function: Callable[..., None], *arrays: np.ndarray) -> None:
+    """function(*pieces), each piece some images (n or columns, n, H, W, C): all columns at once where they are small."""
     G, N, H, W, C = arrays[0].shape
-    step = max(1, ELEMENTS // (H * W * C))
 
     def block(start: int, stop: int) -> None:
+        if G * (stop - start) * H * W * C <= ELEMENTS:
+            function(*(array[:, start:stop] for array in arrays))
+            return
+        step = max(1, ELEMENTS // (H * W * C))
         for g in range(G):
             for a in range(start, stop, step):
                 function(*(array[g, a:min(a + step, stop)] for array in arrays))
@@ -36,13 +39,13 @@ def each_image(function: Callable[..., None], *arrays: np.ndarray) -> None:
 
 
 def reduce_rows(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray, window: int, stride: int) -> None:
-    """out (n, P, W, C) = ufunc over the windows' rows of x (n, H, W, C)."""
-    _reduce(ufunc, [(x[:, rows], out[:, :count]) for rows, count in taps(x.shape[1], out.shape[1], window, stride)])
+    """out (..., P, W, C) = ufunc over the windows' rows of x (..., H, W, C)."""
+    _reduce(ufunc, [(x[..., rows, :, :], out[..., :count, :, :]) for rows, count in taps(x.shape[-3], out.shape[-3], window, stride)])
 
 
 def reduce_columns(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray, window: int, stride: int) -> None:
-    """out (n, H, Q, C) = ufunc over the windows' columns of x (n, H, W, C)."""
-    _reduce(ufunc, [(x[:, :, columns], out[:, :, :count]) for columns, count in taps(x.shape[2], out.shape[2], window, stride)])
+    """out (..., H, Q, C) = ufunc over the windows' columns of x (..., H, W, C)."""
+    _reduce(ufunc, [(x[..., columns, :], out[..., :count, :]) for columns, count in taps(x.shape[-2], out.shape[-2], window, stride)])
 
 
 def _reduce(ufunc: np.ufunc, pairs) -> None:
