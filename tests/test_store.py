@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn import CLASSES, contents, flip_byte, pixels, small_store
 
-from minialex.data import Store, StoreError
+from minialex.data import DataError, Store, StoreError, open_store
 from minialex.data.shard import open_shard, records_offset, write_shard
 
 SHARD = "train-00001.shard"
@@ -192,3 +192,11 @@ def test_a_failed_shard_leaves_no_file(tmp_path):
     with pytest.raises(OSError, match="No space"):
         write_shard(tmp_path / "train-00000.shard", records(), (2, 2, 3), 4)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_of_another_size_is_refused(folder):
+    """A recipe made for records of 128 must not train on crops of 112 from pictures of 256."""
+    store = Store(folder)
+    assert open_store(folder, store.record).record == store.record
+    with pytest.raises(DataError, match=rf"holds pictures of {store.record} pixels a side, but this recipe is made for 999: .*--record 999"):
+        open_store(folder, 999)

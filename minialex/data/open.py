@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import synthetic
 from .prepare import prepare
-from .source import Source, open_source
+from .source import DataError, Source, open_source
 from .store import Store
 
 FOLDER = Path("stores")                 # beside where the program runs; nothing in it is precious
@@ -33,8 +33,12 @@ def count(found: Source | Store, *splits: str) -> int | None:
 
 
 def store_of(found: Source | Store, record: int, *, folder: str | Path | None = None, workers: int = 2, quiet: bool = False) -> Store:
-    """A store as it is; a source prepared (once) at `record` pixels a side, in `folder` or in stores/<name>-<fingerprint>-<record>."""
+    """A store as it is, if its pictures have `record` pixels a side; a source prepared (once), in `folder` or in
+    stores/<name>-<fingerprint>-<record>."""
     if isinstance(found, Store):
+        if found.record != record:
+            raise DataError(f"{found.path} holds pictures of {found.record} pixels a side, but this recipe is made for {record}: "
+                            f"prepare them again with --record {record}, or choose another recipe")
         return found
     target = Path(folder) if folder else FOLDER / f"{Path(found.path).resolve().name}-{found.fingerprint()[:8]}-{record}"
     return prepare(found, target, record=record, workers=workers, progress=not quiet)
