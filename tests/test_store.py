@@ -198,5 +198,5 @@ def test_a_store_of_another_size_is_refused(folder):
     """A recipe made for records of 128 must not train on crops of 112 from pictures of 256."""
     store = Store(folder)
     assert open_store(folder, store.record).record == store.record
-    with pytest.raises(DataError, match=rf"holds pictures of {store.record} pixels a side, but this recipe is made for 999: .*--record 999"):
+    with pytest.raises(DataError, match=rf"holds pictures of {store.record} pixels a side, but this recipe is made for 999: .*999"):
         open_store(folder, 999)
