@@ -5,6 +5,7 @@ Duck-typed: an array is anything with `shape`, `dtype` and either `memory_range`
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..spec import DTypeError, LayoutError, ShapeError, out_extent, pair, pool_extent
@@ -56,13 +57,16 @@ def rank(op: str, **arrays_and_rank) -> None:
             _fail(op, f"{name} has {array.ndim} axes, but {want} are needed (shape {tuple(array.shape)})")
 
 
+_name = lru_cache(maxsize=64)(str)          # of a dtype; NumPy takes several microseconds for it, and every op asks for each array
+
+
 def floats(op: str, **arrays) -> None:
     """All arrays of one float type."""
     first = None
     for name, array in arrays.items():
         if array is None:
             continue
-        kind = str(array.dtype)
+        kind = _name(array.dtype)
         if kind not in FLOATS:
             raise DTypeError(f"{op}: {name} is {kind}, but ops compute in {' or '.join(FLOATS)}; convert it first")
         first = first or (name, kind)

@@ -11,6 +11,7 @@ never on who is free, and sums of pieces follow the order of the pieces.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -64,9 +65,7 @@ _thread = _Thread()
 
 def scratch(name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
     """This thread's array called `name`, content undefined; the next call of that name and dtype may overwrite it."""
-    size = 1
-    for extent in shape:
-        size *= extent
+    size = math.prod(shape)
     flat = _thread.arrays.get((name, dtype))
     if flat is None or flat.size < size:
         flat = _thread.arrays[name, dtype] = np.empty(size, dtype)
