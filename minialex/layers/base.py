@@ -61,3 +61,24 @@ class Layer:
     def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
         """Writes dx (unless None) and run.grads from dy; reads what `bprop_reads` says."""
         raise TypeError(f"{type(self).__name__} has no bprop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted(Layer):
+    """A layer with weights and biases: how they start and how they learn (paper, section 5).
+
+    Weights start from N(0, std^2), biases at `bias`.  `rate` and `decay` multiply the run's; biases learn at `bias_rate` times
+    the weights' rate, never decay, and with bias_anneal=False keep the first rate for ever (the 2012 program).
+    """
+
+    std: float = 0.01
+    bias: float = 0.0
+    rate: float = 1.0
+    decay: float = 1.0
+    bias_rate: float = 1.0
+    bias_anneal: bool = True
+
+    def parameters(self, weights: tuple[int, ...], biases: tuple[int, ...]) -> tuple[ParamSpec, ParamSpec]:
+        """The two parameters, of these shapes."""
+        return (ParamSpec("w", weights, std=self.std, rate=self.rate, decay=self.decay),
+                ParamSpec("b", biases, value=self.bias, rate=self.rate * self.bias_rate, decay=0.0, anneal=self.bias_anneal))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..spec import ParamSpec, Shape, ShapeError, out_extent
-from .base import Layer, Run
+from .base import Run, Weighted
 
 
 @dataclass(frozen=True)
-class Conv(Layer):
+class Conv(Weighted):
     """K maps of kernel x kernel filters.
 
     `groups=1` reads all input channels (joint where the input has more than one column); `groups=2` on two columns
@@ -24,12 +24,6 @@ class Conv(Layer):
     pad: int | tuple[int, int] = 0
     groups: int = 1
     columns: int = 1
-    std: float = 0.01
-    bias: float = 0.0
-    rate: float = 1.0
-    decay: float = 1.0
-    bias_rate: float = 1.0
-    bias_anneal: bool = True
 
     bprop_reads: ClassVar[str] = "x"
 
@@ -51,8 +45,7 @@ class Conv(Layer):
         return (self.K,)
 
     def params(self, x: Shape) -> tuple[ParamSpec, ...]:
-        return (ParamSpec("w", self._weight_shape(x), std=self.std, rate=self.rate, decay=self.decay),
-                ParamSpec("b", self._bias_shape(x), value=self.bias, rate=self.rate * self.bias_rate, decay=0.0, anneal=self.bias_anneal))
+        return self.parameters(self._weight_shape(x), self._bias_shape(x))
 
     def joint(self, x: Shape) -> bool:
         return self.groups == 1 and x.columns > 1

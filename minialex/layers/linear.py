@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..spec import ParamSpec, Shape, ShapeError
-from .base import Layer, Run
+from .base import Run, Weighted
 
 
 @dataclass(frozen=True)
-class Linear(Layer):
+class Linear(Weighted):
     """K outputs of all inputs (`groups=1`) or of the own column's inputs (`groups` = columns, `talkless`).
 
     Weights are (K, F) with F the inputs of one group: column 0's (H, W, C) flattened, then column 1's.
@@ -19,12 +19,6 @@ class Linear(Layer):
     K: int = 0
     groups: int = 1
     columns: int = 1
-    std: float = 0.01
-    bias: float = 0.0
-    rate: float = 1.0
-    decay: float = 1.0
-    bias_rate: float = 1.0
-    bias_anneal: bool = True
 
     bprop_reads: ClassVar[str] = "x"
     per_image: ClassVar[bool] = False
@@ -37,8 +31,7 @@ class Linear(Layer):
         return Shape(self.columns, 1, 1, self.K // self.columns)
 
     def params(self, x: Shape) -> tuple[ParamSpec, ...]:
-        return (ParamSpec("w", (self.K, x.size // self.groups), std=self.std, rate=self.rate, decay=self.decay),
-                ParamSpec("b", (self.K,), value=self.bias, rate=self.rate * self.bias_rate, decay=0.0, anneal=self.bias_anneal))
+        return self.parameters((self.K, x.size // self.groups), (self.K,))
 
     def joint(self, x: Shape) -> bool:
         return self.groups == 1 and x.columns > 1
