@@ -122,3 +122,20 @@ def test_no_difference_of_the_recipes_is_left_out():
     assert len(wanted) == 17 and {"alexnet(order1)", "Augmentation.chunk", "Recipe.schedule", "Recipe.ties"} <= wanted
     named = set(re.findall(r"`([^`]*)`", "\n".join(line.split("|")[4] for line in table(DIFFERENCES))))
     assert wanted <= named, f"without a row: {sorted(wanted - named)}"
+
+
+PLACES = ("minialex", "tests", "docs", "examples", "cuda", "bindings", "benchmarks")
+
+
+def unknown_pages(text: str, folder: Path) -> list[str]:
+    """Pages, whose names are in capitals, that lie neither below the top nor below `folder`."""
+    return [page for page in re.findall(r"[\w./-]*\b[A-Z_]{3,}\.md\b", text) if not any((place / page).is_file() for place in (ROOT, folder))]
+
+
+def test_pages_that_code_and_pages_mention_are_there():
+    """A reader must be able to open what a comment sends them to."""
+    files = [path for place in PLACES for path in (ROOT / place).rglob("*")
+             if path.suffix in (".py", ".md", ".cu", ".cuh", ".cpp", ".h") and path.name not in (Path(__file__).name, "test_house.py")]
+    assert len(files) > 100
+    assert {str(path): bad for path in [*files, ROOT / "README.md"] if (bad := unknown_pages(path.read_text(), path.parent))} == {}
+    assert unknown_pages("see NOTES.md, docs/PAPER_TO_CODE.md and PAPER_TO_CODE.md", ROOT / "docs") == ["NOTES.md"]
