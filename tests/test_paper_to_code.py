@@ -129,7 +129,8 @@ PLACES = ("minialex", "tests", "docs", "examples", "cuda", "bindings", "benchmar
 
 def unknown_pages(text: str, folder: Path) -> list[str]:
     """Pages, whose names are in capitals, that lie neither below the top nor below `folder`."""
-    return [page for page in re.findall(r"[\w./-]*\b[A-Z_]{3,}\.md\b", text) if not any((place / page).is_file() for place in (ROOT, folder))]
+    pages = re.findall(r"[\w./-]*\b[A-Z_]{3,}\.md\b", text)
+    return [page for page in pages if not any((place / page).is_file() for place in (ROOT, folder))]
 
 
 def test_pages_that_code_and_pages_mention_are_there():
