@@ -107,6 +107,6 @@ def environment(ops, arguments: list[str], **versions: str) -> dict:
         "processor": _processor(), "processors": processors,
         "workers": ops.workers(), "load_average": [round(load, 2) for load in os.getloadavg()],
         "versions": {"python": platform.python_version(), "numpy": np.__version__, **versions},
-        "blas": getattr(ops, "blas_reason", None) or "one thread for each worker",
+        "blas": getattr(ops, "blas_reason", "as the library decides") or "one thread for each worker",
         "malloc": {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")},
     }
