@@ -174,8 +174,8 @@ def test_a_wrong_order_changes_the_loss(name, change):
 
 
 @pytest.mark.parametrize("name, order5", [("paper", "pool-relu"), ("source2012", "relu-pool")])
-def test_pool5_and_relu5_may_change_places_but_for_ties(name, order5):
-    """After conv5 the two orders give the same values (and here, without ties of positive maxima, the same gradients)."""
+def test_pool5_and_relu5_may_change_places(name, order5):
+    """After conv5 the two orders give the same values and conv5 the same gradients: where they differ the ReLU's slope is 0."""
     layers = layers_of(name, order5=order5)
     done = walk(name, layers, backends.load("reference"), "float64")
     assert abs(float(done.losses.mean()) - golden(name)["loss"][0]) < 1e-12
