@@ -11,7 +11,8 @@ from minialex.flags import guarded, training_parser
 from minialex.train import Trainer
 
 
-def main(options) -> None:
+def main() -> None:
+    options = training_parser().parse_args()
     if options.evaluate:
         return cli.train(options)
     with Trainer(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes) as trainer:
@@ -22,5 +23,4 @@ def main(options) -> None:
 
 
 if __name__ == "__main__":
-    options = training_parser().parse_args()
-    sys.exit(guarded(lambda: main(options)))
+    sys.exit(guarded(main))

@@ -139,7 +139,8 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path}: damaged or cut short ({what}); use an earlier checkpoint of the run, --resume auto finds it")
+    return CheckpointError(f"{path}: damaged or cut short, or no checkpoint at all ({what}); "
+                           "use an earlier one of the run, --resume auto finds it")
 
 
 def _pairs(pairs: list) -> dict:

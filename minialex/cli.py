@@ -4,134 +4,183 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import sys
 from pathlib import Path
 
-from .flags import Parser, guarded, training_parser
+from .flags import Parser, guarded, path, training_parser, whole
 from .spec import MiniAlexError
 
 
 def train(options: argparse.Namespace) -> None:
-    """Trains; with --evaluate only evaluates.  The loop itself can be read in examples/train_imagenet.py."""
-    from .train import Trainer
-    if options.evaluate:
-        options.checkpoint = options.resume
-        return evaluate(options)
-    with Trainer(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes) as trainer:
-        for epoch in trainer.epochs():
-            for batch in trainer.batches(epoch):
-                trainer.learn(batch)
-            trainer.validate(epoch)
+    """Train a network; the loop itself can be read in examples/train_imagenet.py."""
+    from . import rundir
+    from .train import run
+    if not options.evaluate:
+        run(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes)
+        return
+    if not options.resume:
+        raise MiniAlexError("--evaluate needs a network: add --resume CHECKPOINT, --resume RUN_DIRECTORY or --resume auto")
+    auto = options.resume == "auto"
+    options.checkpoint = (options.output_dir or rundir.newest("--resume auto")) if auto else options.resume
+    evaluate(options)
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Prints top-1 and top-5 error of a checkpoint on a split."""
-    from .checkpoint import load, match
-    from .data import open_store
+    """Print the top-1 and top-5 error of a checkpoint on validation pictures."""
+    from . import rundir
+    from .checkpoint import load
+    from .data import Store, locate, store_of
     from .evaluate import evaluate as run
     from .evaluate import validation_split
     from .predict import trained
     from .progress import Progress
-    if not options.checkpoint:
-        raise MiniAlexError("--evaluate needs a network: add --resume CHECKPOINT or --resume RUN_DIRECTORY")
     workers = options.workers or 2
-    model = trained(options.checkpoint, device=options.device or "cpu", batch=options.batch or 128, workers=workers)
+    model = trained(options.checkpoint, device=options.device or "cpu", batch=options.batch or 128, workers=workers,
+                    expected=getattr(options, "recipe", None))
     _, state = load(model.path)
-    data = options.data or state["config"]["data"]
-    store = open_store(data, model.recipe.record, folder=options.store, workers=workers, quiet=options.quiet)
-    match(state, {"classes": [c.id for c in store.classes]})
+    record = model.mean.shape[0]
+    found = locate(options.data or state["config"]["data"])
+    rundir.same_classes(model.path, state, found)
+    if isinstance(found, Store) and found.record != record:
+        raise MiniAlexError(f"{found.path}: its pictures have {found.record} pixels a side, but {model.path} was trained on {record}; "
+                            f"prepare the originals with --record {record}")
+    store = store_of(found, record, folder=options.store, workers=workers, quiet=options.quiet or getattr(options, "json", False))
     which = "ten" if getattr(options, "ten_crops", False) else model.recipe.test_views
     split = store.split(options.split) if getattr(options, "split", None) else validation_split(store)
-    progress = Progress(len(split), quiet=options.quiet)
-    metrics = run(model.net, store, split, model.recipe, which=which, limit=options.limit_batches,
+    progress = Progress(len(split), quiet=options.quiet or getattr(options, "json", False))
+    metrics = run(model.net, store, split, model.recipe, which=which, limit=options.limit_batches, mean=model.mean,
                   progress=lambda done, total: progress.update(done, f"evaluate {done}/{total}"))
     progress.close()
     if getattr(options, "json", False):
-        print(json.dumps(metrics.as_dict()))
+        print(json.dumps(metrics.as_dict() | {"checkpoint": str(model.path), "split": split.name, "views": which}))
     else:
         print(f"{model.path}: {which} view(s), {split.name} pictures: {metrics}")
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Prints the most probable labels of pictures as bars."""
-    from . import figures
+    """Print the most probable labels of pictures as bars."""
+    from . import figures, rundir
     from .predict import bars, trained
     from .predict import predict as run
-    checkpoint = options.checkpoint
-    if checkpoint is None:
-        from .train import newest_run
-        checkpoint = newest_run()
-    model = trained(checkpoint, device=options.device)
+    if options.figure:
+        _check_figure(Path(options.figure))
+    model = trained(options.checkpoint or rundir.newest("--checkpoint"), device=options.device, workers=options.workers)
     results = run(model, [Path(p) for p in options.pictures], views="ten" if options.ten_crops else "centre", top=options.top)
     if options.json:
         print(json.dumps({name: dict(ranked) for name, (_, ranked) in zip(options.pictures, results, strict=True)}, indent=1))
-        return
-    for name, (_, ranked) in zip(options.pictures, results, strict=True):
-        print(f"{name}\n{bars(ranked)}")
+    else:
+        for name, (_, ranked) in zip(options.pictures, results, strict=True):
+            print(f"{name}\n{bars(ranked, mark=_mark())}")
     if options.figure:
         figures.predictions([(image, None, ranked) for image, ranked in results], options.figure)
-        print(f"picture: {options.figure}")
+        if not options.json:
+            print(f"picture: {options.figure}")
+
+
+def _mark() -> str:
+    """What bars are made of: a block where the terminal can show one."""
+    try:
+        "█".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        return "█"
+    except UnicodeEncodeError:
+        return "#"
+
+
+def _check_figure(figure: Path) -> None:
+    if figure.suffix.lower() != ".png":
+        raise MiniAlexError(f"--figure {figure}: only PNG is drawn; give a name that ends in .png")
+    if not figure.absolute().parent.is_dir():
+        raise MiniAlexError(f"--figure {figure}: there is no folder {figure.absolute().parent}; make it first, or name another")
+    if figure.is_dir():
+        raise MiniAlexError(f"--figure {figure}: that is a folder; give the name of a file in it")
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Decodes pictures once into a store."""
+    """Decode pictures once into a store, which training then reads without decoding."""
     from .data import open_source
     from .data import prepare as run
     store = run(open_source(options.data), options.out, record=options.record, workers=options.workers, progress=not options.quiet)
-    print(store)
+    if not options.quiet:
+        print(store)
 
 
 def plan(options: argparse.Namespace) -> None:
-    """Prints a recipe's table and its exchange plan."""
+    """Print a recipe's layers, sizes, and what its columns exchange and hold."""
     from .columns import print_plan
     from .nets import recipe
     print_plan(recipe(options.recipe), batch=options.batch)
 
 
 def doctor(options: argparse.Namespace) -> None:
-    """Prints what this installation can do, and why not."""
+    """Print what this installation can do, and what is missing for the rest."""
+    import numpy
+    import PIL
+
     from . import __version__, backends
-    print(f"minialex {__version__}, Python {sys.version.split()[0]}")
+    print(f"minialex {__version__}, Python {platform.python_version()}, NumPy {numpy.__version__}, Pillow {PIL.__version__}, "
+          f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}")
+    print("backends (--device):")
     for name, reason in backends.available().items():
         print(f"  {name:<10} {'ready' if reason is None else reason}")
+    writable = os.access(".", os.W_OK)
+    print(f"folder {Path.cwd()}: " + ("runs/ and stores/ can be made here" if writable else
+                                      "not writable; go to another, or give --output-dir and --store"))
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="minialex", description="AlexNet as it really was: train, evaluate, predict, prepare, plan, doctor.")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    from . import __version__
+    parser = Parser(prog="minialex", description="AlexNet as it really was: train, evaluate, predict, prepare, plan, doctor.",
+                    epilog="minialex VERB --help lists the flags of a verb.  Without any data: minialex train")
+    parser.add_argument("--version", action="version", version=f"minialex {__version__}")
+    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True, parser_class=Parser)
 
     training_parser(verbs.add_parser("train", help="train a network", description=train.__doc__)).set_defaults(run=train)
 
     p = verbs.add_parser("evaluate", help="error rates of a checkpoint", description=evaluate.__doc__)
-    p.add_argument("checkpoint", help="a checkpoint file or a run directory (its best checkpoint)")
-    p.add_argument("data", nargs="?", metavar="DATA", help="as for train (default: what the checkpoint was trained on)")
-    p.add_argument("--split", choices=("train", "val", "test"), help="default: val, or test where there is none")
-    p.add_argument("--ten-crops", action="store_true", help="average corners, centre and their mirror images (paper, section 4.1)")
-    p.add_argument("-b", "--batch-size", dest="batch", type=int, metavar="N", help="pictures a pass (default: 128)")
-    p.add_argument("--limit-batches", type=int, metavar="N", help="at most N batches")
+    group = p.add_argument_group("what to evaluate")
+    group.add_argument("checkpoint", type=path, metavar="CHECKPOINT", help="a checkpoint file or a run directory (its best checkpoint)")
+    group.add_argument("data", nargs="?", type=path, metavar="DATA", help="as for train (default: what the checkpoint was trained on)")
+    group.add_argument("--split", choices=("train", "val", "test"), help="which pictures (default: val, or test where there is none)")
+    group.add_argument("--store", type=path, metavar="DIR", help="where DATA is prepared to (default: stores/NAME-FINGERPRINT-SIZE)")
+    group = p.add_argument_group("how")
+    group.add_argument("--ten-crops", action="store_true",
+                       help="average corners, centre and their mirror images: paper, section 4.1 (default: as the recipe validates)")
+    group.add_argument("-b", "--batch-size", dest="batch", type=whole(1), metavar="N", help="pictures a pass (default: 128)")
+    group.add_argument("--limit-batches", type=whole(1), metavar="N", help="at most N batches (default: all)")
     _machine(p)
+    _output(p)
     p.set_defaults(run=evaluate)
 
     p = verbs.add_parser("predict", help="the five most probable labels of pictures", description=predict.__doc__)
-    p.add_argument("pictures", nargs="+", metavar="PICTURE", help="JPEG or PNG files")
-    p.add_argument("--checkpoint", metavar="PATH", help="a checkpoint file or a run directory (default: the newest run under runs/)")
-    p.add_argument("--top", type=int, default=5, metavar="K", help="labels to show (default: 5)")
-    p.add_argument("--ten-crops", action="store_true", help="average ten views")
-    p.add_argument("--figure", metavar="PNG", help="also draw pictures and bars to this file")
+    group = p.add_argument_group("what to look at")
+    group.add_argument("pictures", nargs="+", type=path, metavar="PICTURE", help="JPEG or PNG files")
+    group.add_argument("--checkpoint", type=path, metavar="PATH",
+                       help="a checkpoint file or a run directory (default: the newest run under runs/)")
+    group.add_argument("--ten-crops", action="store_true", help="average ten views (default: the centre)")
     _machine(p)
+    group = _output(p)
+    group.add_argument("--top", type=whole(1), default=5, metavar="K", help="labels to show (default: 5)")
+    group.add_argument("--figure", type=path, metavar="PNG", help="also draw pictures and bars to this file (default: no file)")
     p.set_defaults(run=predict)
 
     p = verbs.add_parser("prepare", help="decode pictures once into a store", description=prepare.__doc__)
-    p.add_argument("data", metavar="DATA", help="folder per class, tar of one, official ILSVRC archives, CIFAR-10 binary batches")
-    p.add_argument("--out", required=True, metavar="DIR", help="the store's folder")
-    p.add_argument("--record", type=int, default=256, metavar="PIXELS", help="side of a stored picture (default: 256, the paper's)")
-    p.add_argument("-j", "--workers", type=int, default=2, metavar="N", help="decoding threads; never changes a bit (default: 2)")
-    p.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    group = p.add_argument_group("what and where")
+    group.add_argument("data", type=path, metavar="DATA",
+                       help="folder per class, tar of one, official ILSVRC archives, CIFAR-10 binary batches")
+    group.add_argument("--out", type=path, required=True, metavar="DIR", help="the store's folder (no default)")
+    group.add_argument("--record", type=whole(1, 4096), default=256, metavar="PIXELS",
+                       help="side of a stored picture (default: 256, the paper's)")
+    group = p.add_argument_group("machine")
+    group.add_argument("-j", "--workers", type=whole(1), default=2, metavar="N",
+                       help="decoding threads; never changes a bit (default: 2)")
+    group.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors (default: progress)")
     p.set_defaults(run=prepare)
 
     p = verbs.add_parser("plan", help="a recipe's layers, sizes and columns", description=plan.__doc__)
-    p.add_argument("--recipe", default="paper", metavar="NAME", help="default: paper")
-    p.add_argument("-b", "--batch-size", dest="batch", type=int, default=128, metavar="N", help="images a step (default: 128)")
+    p.add_argument("--recipe", default="paper", metavar="NAME", help="which network (default: paper)")
+    p.add_argument("-b", "--batch-size", dest="batch", type=whole(1), default=128, metavar="N", help="images a step (default: 128)")
     p.set_defaults(run=plan)
 
     verbs.add_parser("doctor", help="what this installation can do", description=doctor.__doc__).set_defaults(run=doctor)
@@ -139,16 +188,24 @@ def build_parser() -> Parser:
 
 
 def _machine(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu or reference (default: cpu)")
-    p.add_argument("-j", "--workers", type=int, metavar="N", help="threads (default: 2)")
-    p.add_argument("--store", metavar="DIR", help="where DATA is prepared to")
-    p.add_argument("--json", action="store_true", help="print JSON")
-    p.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    group = p.add_argument_group("machine")
+    group.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu, or reference for the slow oracle (default: cpu)")
+    group.add_argument("-j", "--workers", type=whole(1), default=2, metavar="N", help="threads; never changes a bit (default: 2)")
+
+
+def _output(p: argparse.ArgumentParser):
+    group = p.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print JSON (default: text)")
+    group.add_argument("-q", "--quiet", action="store_true", help="print results and errors only (default: progress too)")
+    return group
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = build_parser().parse_args(argv)
-    return guarded(lambda: options.run(options))
+    """The program; returns its exit status (flags.guarded lists them)."""
+    def run() -> None:
+        options = build_parser().parse_args(argv)
+        options.run(options)
+    return guarded(run)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 
 from .nets import recipe as find_recipe
@@ -43,10 +44,14 @@ class Config:
 
     @property
     def backend(self) -> str:
-        """"cuda:0" -> "cuda"."""
+        """The backend that --device names: "cuda:0" -> "cuda"."""
         if "," in self.device:
             raise MiniAlexError(f"--device {self.device}: this version trains on one device; name one, for example --device cpu")
-        return self.device.split(":")[0]
+        name, colon, place = self.device.partition(":")
+        if colon and (name in ("cpu", "reference") or not place.isdecimal()):
+            raise MiniAlexError(f"--device {self.device}: cpu and reference take no number, emulated and cuda one such as cuda:0; "
+                                f"give --device {name}" + ("" if name in ("cpu", "reference") else ":0"))
+        return name
 
 
 def resolve(asked: dict, saved: dict | None = None) -> tuple[Config, Recipe, list[str]]:
@@ -66,11 +71,14 @@ def resolve(asked: dict, saved: dict | None = None) -> tuple[Config, Recipe, lis
     if saved:
         base |= {k: v for k, v in saved.items() if k in known}
     config = Config(**(base | given))
-    for field_name, low in (("batch", 1), ("epochs", 1), ("workers", 1)):
-        if getattr(config, field_name) < low:
-            raise MiniAlexError(f"--{field_name} {getattr(config, field_name)}: at least {low} is needed")
-    if not config.rate >= 0 or not 0 <= config.momentum < 1 or not config.decay >= 0:
-        raise MiniAlexError(f"--lr {config.rate} --momentum {config.momentum} --wd {config.decay}: "
-                            "a rate and a decay of at least 0 and a momentum from 0 to below 1 are needed")
+    for field, flag, low in (("batch", "-b", 1), ("epochs", "--epochs", 1), ("workers", "-j", 1), ("limit_batches", "--limit-batches", 1),
+                             ("seed", "--seed", 0)):
+        value = getattr(config, field)
+        if value is not None and value < low:
+            raise MiniAlexError(f"{flag} {value}: a whole number of at least {low} is needed")
+    for field, flag, below in (("rate", "--lr", math.inf), ("momentum", "--momentum", 1), ("decay", "--wd", math.inf)):
+        if not 0 <= getattr(config, field) < below:
+            raise MiniAlexError(f"{flag} {getattr(config, field)}: a number of at least 0"
+                                + (" and less than 1 is needed" if below == 1 else " is needed"))
     changed = [f"resume: {k} {saved[k]} -> {v} (command line)" for k, v in given.items() if saved and k in saved and saved[k] != v]
     return config, recipe, changed

@@ -65,9 +65,13 @@ def validation_split(store: Store) -> Split:
 
 
 def evaluate(net: Net, store: Store, split: Split, recipe: Recipe, *, which: str = "centre", limit: int | None = None,
-             progress: Callable[[int, int], None] | None = None, collect: list | None = None) -> Metrics:
-    """Top-1 and top-5 error of `split`; `limit` batches at most.  `collect` receives each batch's probabilities."""
-    mean = net.ops.from_host(store.mean.astype(net.dtype))
+             progress: Callable[[int, int], None] | None = None, collect: list | None = None,
+             mean: np.ndarray | None = None) -> Metrics:
+    """Top-1 and top-5 error of `split`; `limit` batches at most.  `collect` receives each batch's probabilities.
+
+    mean : (record, record, 3) float32, subtracted from every picture; the store's own unless the network was trained with another
+    """
+    mean = net.ops.from_host((store.mean if mean is None else mean).astype(net.dtype))
     total = len(split) if limit is None else min(len(split), limit * net.batch)
     if total == 0:
         raise MiniAlexError(f"{store.path}: the split has no pictures to evaluate; prepare it again from data with a validation part")

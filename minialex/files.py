@@ -35,8 +35,10 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         finally:
             os.close(handle)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:       # a write says why it failed, but not where
+            error.filename = os.fspath(path)
         raise
     sync_folder(path.parent)
 

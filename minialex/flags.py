@@ -1,33 +1,104 @@
-"""Command-line flags, spelled as in PyTorch's ImageNet example, and errors as one sentence."""
+"""Command-line flags, spelled as in PyTorch's ImageNet example, and every expected failure as one sentence with an exit status."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import errno
+import math
+import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from .data.source import shown
 from .nets import RECIPES
 from .spec import MiniAlexError
 
+# What other training programs call it.
+ELSEWHERE = {"--arch": "--recipe", "-a": "--recipe", "--model": "--recipe", "--gpu": "--device", "--output": "--output-dir",
+             "--data": "DATA without a flag", "--data-path": "DATA without a flag"}
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
 
 class Parser(argparse.ArgumentParser):
-    """argparse with "did you mean" and no guessing of abbreviated flags."""
+    """argparse that takes no abbreviation and answers a wrong word with the nearest right one, in one line and exit status 2."""
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """Refuses what it does not know itself, first of all: a verb knows its flags, the program above it does not."""
+        for word in sys.argv[1:] if args is None else args:
+            if word == "--" or (self._subparsers and not word.startswith("-")):
+                break
+            if word.startswith("--") and word.split("=")[0] not in self._option_string_actions:
+                self.error(self._unknown(word))
+        namespace, left = super().parse_known_args(args, namespace)
+        if left:
+            self.error(self._unknown(left[0]))
+        return namespace, left
+
+    def _unknown(self, word: str) -> str:
+        flag = word.split("=")[0]
+        if not flag.startswith("-"):
+            return f"{word!r} is one argument too many; a path with spaces needs quotes, see {self.prog} --help"
+        bare = {known.strip("-"): known for known in self._option_string_actions}
+        near = difflib.get_close_matches(flag.strip("-"), bare, n=1, cutoff=0.6)
+        meant = bare[near[0]] if near else ELSEWHERE.get(flag)
+        if self._subparsers:
+            return f"the flag {flag} belongs behind a verb: {self.prog} VERB {flag}; see {self.prog} --help"
+        return f"there is no flag {flag}" + (f"; did you mean {meant}?" if meant else f"; see {self.prog} --help")
+
     def error(self, message: str) -> NoReturn:
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        if message.startswith("unrecognized arguments: "):
-            word = message.split(": ", 1)[1].split()[0]
-            near = difflib.get_close_matches(word.split("=")[0], flags, n=1, cutoff=0.5)
-            message = f"{self.prog} has no argument {word}" + (f"; did you mean {near[0]}?" if near else "; see --help")
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        if found := re.match(r"argument (\S+): invalid choice: (.+) \(choose from (.*)\)", message):
+            name, word, choices = found[1], found[2].strip("'"), found[3].replace("'", "").split(", ")
+            near = difflib.get_close_matches(word, choices, n=1)
+            what = f"there is no verb {word!r}" if name == "VERB" else f"{name} {word}: there is no such choice"
+            message = what + (f"; did you mean {near[0]}?" if near else "") + f" There are {', '.join(choices)}"
+        elif message.endswith("required: VERB"):
+            message = f"say what to do, for example: {self.prog} train; {self.prog} --help lists everything"
+        elif "required" in message:
+            message += f"; see {self.prog} --help"
+        self.exit(2, f"{self.prog}: {shown(message)}\n")
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number of at least `low`."""
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"{text!r} was given, a whole number " + (
+                f"of at least {low} is needed" if high is None else f"from {low} to {high} is needed"))
+        return value
+    return parse
+
+
+def number(low: float, below: float = math.inf) -> Callable[[str], float]:
+    """The type of a flag that takes a number from `low` to less than `below`; NaN and infinity are none."""
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value < below:
+            raise argparse.ArgumentTypeError(f"{text!r} was given, a number of at least {low:g}" + (
+                "" if below == math.inf else f" and less than {below:g}") + " is needed")
+        return value
+    return parse
+
+
+def path(text: str) -> str:
+    """The type of a flag or argument that names a file; "" is what an unset variable of the shell leaves."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; is a variable of your shell not set?")
+    return text
 
 
 def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
@@ -37,58 +108,92 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
     parser.epilog = f"recipes:\n{recipes}\n\nA default of 'recipe' is what `python -m minialex.nets.alexnet RECIPE` prints."
 
     group = parser.add_argument_group("what to train on")
-    group.add_argument("data", nargs="?", metavar="DATA", help="folder per class, tar of one, official ILSVRC archives, CIFAR-10 "
-                       "binary batches, or a prepared store (default: the embedded pictures, drawn on the spot)")
+    group.add_argument("data", nargs="?", type=path, metavar="DATA", help="folder per class, tar of one, official ILSVRC archives, "
+                       "CIFAR-10 binary batches, or a prepared store (default: the embedded pictures, drawn on the spot)")
     group.add_argument("--recipe", metavar="NAME", help="network and training, see below (default: tiny without DATA, paper with)")
-    group.add_argument("--store", metavar="DIR", help="where DATA is prepared to (default: stores/NAME-FINGERPRINT-SIZE)")
+    group.add_argument("--store", type=path, metavar="DIR", help="where DATA is prepared to (default: stores/NAME-FINGERPRINT-SIZE)")
 
-    group = parser.add_argument_group("learning (defaults: the recipe's)")
-    group.add_argument("--epochs", type=int, metavar="N", help="passes over the training pictures")
-    group.add_argument("-b", "--batch-size", dest="batch", type=int, metavar="N", help="pictures a step")
-    group.add_argument("--lr", "--learning-rate", dest="rate", type=float, metavar="RATE", help="first learning rate")
-    group.add_argument("--momentum", type=float, metavar="M", help="momentum")
-    group.add_argument("--wd", "--weight-decay", dest="decay", type=float, metavar="W", help="weight decay, times the rate")
-    group.add_argument("--seed", type=int, metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
+    group = parser.add_argument_group("learning")
+    group.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the training pictures (default: recipe)")
+    group.add_argument("-b", "--batch-size", dest="batch", type=whole(1), metavar="N", help="pictures a step (default: recipe)")
+    group.add_argument("--lr", "--learning-rate", dest="rate", type=number(0), metavar="RATE", help="first learning rate (default: recipe)")
+    group.add_argument("--momentum", type=number(0, 1), metavar="M", help="momentum (default: recipe)")
+    group.add_argument("--wd", "--weight-decay", dest="decay", type=number(0), metavar="W",
+                       help="weight decay, times the rate (default: recipe)")
+    group.add_argument("--seed", type=whole(0, 2**64 - 1), metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
 
     group = parser.add_argument_group("machine")
     group.add_argument("--device", metavar="DEVICE", help="cpu, or reference for the slow oracle (default: cpu)")
-    group.add_argument("-j", "--workers", type=int, metavar="N",
+    group.add_argument("-j", "--workers", type=whole(1), metavar="N",
                        help="threads that decode, read and compute; never changes a bit (default: 2)")
-    group.add_argument("--no-fuse", dest="fuse", action="store_const", const=False, help="one op per layer; the same bits, slower")
+    group.add_argument("--no-fuse", dest="fuse", action="store_const", const=False,
+                       help="one op per layer; the same bits, slower (default: fused)")
 
     group = parser.add_argument_group("run")
-    group.add_argument("--output-dir", metavar="DIR",
+    group.add_argument("--output-dir", type=path, metavar="DIR",
                        help="configuration, metrics, checkpoints, pictures (default: runs/RECIPE-1, -2, ...)")
-    group.add_argument("--resume", metavar="PATH|auto",
-                       help="go on from a checkpoint, a run directory, or the newest run; flags given too override it")
-    group.add_argument("-e", "--evaluate", action="store_true", help="only evaluate the checkpoint of --resume on the validation pictures")
-    group.add_argument("--limit-batches", type=int, metavar="N", help="at most N batches an epoch, of training and of validation")
-    group.add_argument("--checkpoint-minutes", type=float, default=10.0, metavar="M",
+    group.add_argument("--resume", type=path, metavar="PATH|auto", help="go on from a checkpoint, a run directory, or (auto) the run in "
+                       "--output-dir, else the newest; flags given too override it (default: a new run)")
+    group.add_argument("-e", "--evaluate", action="store_true",
+                       help="only evaluate the checkpoint of --resume on the validation pictures (default: train)")
+    group.add_argument("--limit-batches", type=whole(1), metavar="N",
+                       help="at most N batches an epoch, of training and of validation (default: all)")
+    group.add_argument("--checkpoint-minutes", type=number(0), default=10.0, metavar="M",
                        help="checkpoint inside long epochs too (default: 10)")
-    group.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors (default: progress)")
     return parser
 
 
 def guarded(main: Callable[[], None]) -> int:
-    """Runs `main`; every expected failure becomes one sentence on stderr and an exit status (2 bad input, 70 diverged,
-    74 disk, 130 and 143 interrupted)."""
+    """Runs `main`; every expected failure becomes one sentence on stderr and an exit status: 2 bad input, 70 diverged, 74 disk,
+    130 and 143 interrupted, 141 when nobody reads the output any more (`| head`), which is no reason to complain."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")       # names of files need not fit the terminal's encoding
+    status, text = _outcome(main)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or the interpreter complains when it ends
+        if not status:
+            status, text = (141, None) if isinstance(error, BrokenPipeError) else (74, f"the output: {error.strerror}; write it elsewhere")
+    if text:
+        print(f"minialex: {shown(text)}", file=sys.stderr)
+    return status
+
+
+def _outcome(main: Callable[[], None]) -> tuple[int, str | None]:
     from .train import Diverged, Interrupted
     try:
         main()
-        return 0
+    except SystemExit as end:                                   # --help, or a flag that argparse refused
+        return int(end.code or 0), None
     except Interrupted as error:
-        status, text = error.status, str(error)
+        return error.status, str(error)
     except Diverged as error:
-        status, text = 70, str(error)
+        return 70, str(error)
     except MiniAlexError as error:
-        status, text = 2, str(error)
+        return 74 if getattr(error.__cause__, "errno", None) in DISK else 2, str(error)
+    except MemoryError as error:
+        return 2, f"there is not enough memory ({error}); give a smaller batch (-b)"
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM):
-            raise
-        where = f" at {error.filename}" if error.filename else ""
-        status = 74
-        text = f"{error.strerror}{where}: nothing half-written was left; free some space or name another folder, then --resume auto"
-    except KeyboardInterrupt:
-        status, text = 130, "interrupted a second time: stopped at once; --resume auto goes on from the last checkpoint"
-    print(f"minialex: {text}", file=sys.stderr)
-    return status
+        return _refused(error)
+    except KeyboardInterrupt as error:
+        text = "interrupted; the same command begins again, and goes on where a preparation stopped"
+        return (error.args[1], error.args[0]) if len(error.args) == 2 else (130, text)
+    return 0, None
+
+
+def _refused(error: OSError) -> tuple[int, str | None]:
+    """Status and sentence of what the system refused; raises what looks like a fault of the program."""
+    if isinstance(error, BrokenPipeError):
+        return 141, None
+    # A temporary file is called .NAME.PROCESS.partial; what the user knows is NAME.
+    where = re.sub(r"\.([^/]+)\.\d+\.partial$", r"\1", os.fsdecode(error.filename)) if error.filename else ""
+    at = f" at {where}" if where else ""
+    if error.errno in DISK:
+        return 74, (f"{error.strerror}{at}; make room or name another folder and give the command again: "
+                    "checkpoints and shards written before are whole, and --resume auto goes on from the last checkpoint")
+    if where:
+        return 2, f"{where}: {error.strerror}; check the path and its permissions, or name another"
+    raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from . import backends
 from .checkpoint import candidates, load
 from .config import resolve
 from .data import decode
+from .data.source import read_file, shown
 from .evaluate import probabilities
 from .net import Net
 from .nets.recipe import Recipe
@@ -30,15 +32,16 @@ class Trained:
     path: Path
 
 
-def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, workers: int = 2) -> Trained:
-    """The network of a checkpoint file or of a run directory's best (else newest) checkpoint."""
+def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, workers: int = 2, expected: str | None = None) -> Trained:
+    """The network of a checkpoint file or of a run directory's best (else newest) checkpoint; `expected`: the recipe it must have."""
     folder = Path(checkpoint)
     found = candidates(folder / "best" if (folder / "best").is_file() else folder)
-    if not found:
-        raise MiniAlexError(f"{checkpoint}: it is neither a checkpoint nor a folder of them; name a run directory such as runs/tiny-1")
+    if not found or not found[0].exists():
+        why = "it holds no checkpoint" if folder.exists() else "there is no such file or folder"
+        raise MiniAlexError(f"{checkpoint}: {why}; name a checkpoint-<step>.safetensors or a run directory such as runs/tiny-1")
     path = found[0]
     arrays, state = load(path)
-    config, recipe, _ = resolve({"device": device}, state["config"])
+    config, recipe, _ = resolve({"device": device, "recipe": expected}, state["config"])
     ops: ModuleType = backends.load(config.backend)
     ops.set_workers(workers)
     net = Net(recipe.build(len(state["classes"])), recipe.input, batch, ops, seed=config.seed)
@@ -48,7 +51,7 @@ def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, wor
             raise MiniAlexError(f"{path}: it has no {'.'.join(key)} of shape {spec.shape}, "
                                 f"so it is not of recipe {recipe.name} as this version builds it")
         net.params.fill(key, value)
-    return Trained(net, recipe, state["classes"], state["class_names"], arrays["mean"], path)
+    return Trained(net, recipe, state["classes"], _unique(state["classes"], state["class_names"]), arrays["mean"], path)
 
 
 Ranked = list[tuple[str, float]]            # (class name, probability), most probable first
@@ -61,7 +64,7 @@ def predict(model: Trained, pictures: list[Path], *, views: str = "centre", top:
     mean = model.net.ops.from_host(model.mean.astype(model.net.dtype))
     for start in range(0, len(pictures), model.net.batch):
         part = pictures[start:start + model.net.batch]
-        images = np.stack([decode(_bytes(path), record, str(path))[0] for path in part])
+        images = np.stack([decode(_bytes(Path(path)), record, shown(path))[0] for path in part])
         for image, p in zip(images, probabilities(model.net, images, mean, model.recipe, views), strict=True):
             order = np.argsort(-p, kind="stable")[:top]
             results.append((image, [(model.names[k], float(p[k])) for k in order]))
@@ -69,13 +72,20 @@ def predict(model: Trained, pictures: list[Path], *, views: str = "centre", top:
 
 
 def _bytes(path: Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise MiniAlexError(f"{path}: {error.strerror or error}; name an existing JPEG or PNG picture") from error
+    if path.is_dir():
+        raise MiniAlexError(f"{path} is a folder; name the pictures in it, for example {path}/*.jpg")
+    if not path.exists():
+        raise MiniAlexError(f"{path} does not exist; name a JPEG or PNG picture")
+    return read_file(path, shown(path))
 
 
-def bars(ranked: Ranked, width: int = 40) -> str:
-    """The most probable labels as lines of text."""
+def _unique(ids: list[str], names: list[str]) -> list[str]:
+    """Names to show, with the id where two classes share one (ImageNet has two cranes, a bird and a machine)."""
+    several = Counter(names)
+    return [name if several[name] == 1 else f"{name} ({id})" for id, name in zip(ids, names, strict=True)]
+
+
+def bars(ranked: Ranked, width: int = 40, mark: str = "█") -> str:
+    """The most probable labels as lines of text; a bar is up to `width` marks long."""
     longest = max(len(name) for name, _ in ranked)
-    return "\n".join(f"  {name:<{longest}}  {100 * p:5.1f} %  {'█' * round(width * p)}" for name, p in ranked)
+    return "\n".join(f"  {name:<{longest}}  {100 * p:5.1f} %  {mark * round(width * p)}" for name, p in ranked)

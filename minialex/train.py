@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import platform
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -19,14 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__, backends, figures
-from .checkpoint import Keeper, RunLock, candidates, load, match
-from .config import Config, resolve
+from .checkpoint import Keeper, RunLock, candidates, match
+from .config import resolve
 from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
+from .data.source import shown
 from .evaluate import Metrics, credit, evaluate, probabilities, validation_split
 from .journal import Journal
 from .net import Net
 from .optim import SGD, Schedule
 from .progress import Progress, clock
+from .rundir import newest, restore, run_folder, same_classes
 from .spec import MiniAlexError
 
 
@@ -49,17 +52,20 @@ class Trainer:
         self.quiet, self.checkpoint_seconds = quiet, checkpoint_minutes * 60
         asked = dict(asked)
         if resume == "auto" and not asked.get("output_dir"):
-            asked["output_dir"] = str(newest_run())
-        arrays, state, self.notes, path = _restore(resume, asked.get("output_dir"))
+            asked["output_dir"] = str(newest("--resume auto"))
+        arrays, state, self.notes, path = restore(resume, asked.get("output_dir"))
         if path is not None and not asked.get("output_dir"):
             asked["output_dir"] = str(path.parent)
         self.config, self.recipe, changed = resolve(asked, state and state["config"])
         self.notes += changed
         self.ops = backends.load(self.config.backend)
         self.ops.set_workers(self.config.workers)
-        self.folder = _run_folder(self.config, resuming=state is not None)
+        self.folder = run_folder(self.config, path)
         self.epoch = state["epoch"] if state else 0
         found = locate(self.config.data)
+        if state:
+            same_classes(path, state, found)
+        self._check(found)
         self._build_net(len(found.classes))
         self._announce(found)
         self.store: Store = store_of(found, self.recipe.record, folder=self.config.store, workers=self.config.workers, quiet=quiet)
@@ -78,9 +84,31 @@ class Trainer:
         self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
         self.best: float | None = None
 
+    def _check(self, found: Source | Store) -> None:
+        """Refuses data that cannot be trained on, before anything is decoded or written."""
+        name, recipe = self.config.data or "the embedded pictures", self.recipe
+        for part, splits in (("training", ("train",)), ("validation", ("val", "test"))):
+            if not set(splits) & set(found.splits):
+                raise MiniAlexError(f"{name}: there are no {part} pictures, only {', '.join(found.splits)}; "
+                                    "put both into one folder, for example as train/CLASS/ and val/CLASS/")
+        if isinstance(found, Store) and found.record != recipe.record:
+            if found.record < recipe.crop:
+                raise MiniAlexError(f"{name}: its pictures have {found.record} pixels a side, too few for the crops of {recipe.crop} that "
+                                    f"recipe {recipe.name} cuts; prepare the originals with --record {recipe.record}, "
+                                    "or choose another --recipe")
+            self.notes.append(f"{name} has pictures of {found.record} pixels a side, recipe {recipe.name} is meant for {recipe.record}: "
+                              f"its crops of {recipe.crop} show another part of them")
+        self._check_batch(count(found, "train"))
+
+    def _check_batch(self, train: int | None) -> None:
+        if train is not None and self.config.batch > train:
+            raise MiniAlexError(f"-b {self.config.batch}: a batch cannot be larger than the {train} training pictures of "
+                                f"{self.config.data or 'the embedded set'}; give a smaller batch, for example -b {max(1, train // 8)}")
+
     def _open_data(self) -> None:
         config, recipe, classes = self.config, self.recipe, len(self.store.classes)
         self.split, self.validation = self.store.split("train"), validation_split(self.store)
+        self._check_batch(len(self.split))                      # some pictures may have been unreadable
         self.loader = Loader(self.split, self.store, augmentation=recipe.augmentation, crop=recipe.crop, batch=config.batch,
                              seed=config.seed, workers=config.workers)
         self.mean = self.ops.from_host(self.store.mean.astype(self.net.dtype))
@@ -102,15 +130,33 @@ class Trainer:
         self.say(f"  resume: from epoch {self.epoch + 1}, batch {self.position}, step {self.step}")
 
     def __enter__(self) -> Trainer:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        created = self._make_folder()
         self.lock = RunLock(self.folder)
-        self.lock.acquire()
-        self.keeper = Keeper(self.folder)
-        self.journal = Journal(self.folder, self.config, resumed_at=self.step if self.step else None)
+        try:
+            self.lock.acquire()
+            self.keeper = Keeper(self.folder)
+            self.journal = Journal(self.folder, self.config, resumed_at=self.step if self.step else None)
+        except BaseException:
+            self.lock.release()
+            for folder in created:                              # nothing is left of a run that could not begin
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         self._last_save = time.monotonic()
         self.say(f"  run directory {self.folder}")
         return self
+
+    def _make_folder(self) -> list[Path]:
+        """Makes the run directory; returns the folders that were not there, the innermost first."""
+        while True:
+            created = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+            try:
+                self.folder.mkdir(parents=True, exist_ok=self.config.output_dir is not None)
+                return created
+            except FileExistsError:
+                if self.config.output_dir:
+                    raise
+                self.folder = run_folder(self.config, None)    # another run took the number meanwhile
 
     def __exit__(self, kind, error, trace) -> None:
         for number, handler in self._old.items():
@@ -119,7 +165,8 @@ class Trainer:
 
     def _on_signal(self, number: int, frame) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt
+            text = f"{signal.Signals(number).name}, a second time: stopped at once; --resume auto goes on from the last checkpoint"
+            raise KeyboardInterrupt(text, 128 + number)
         self._signal = number
 
     def _announce(self, found: Source | Store) -> None:
@@ -153,7 +200,7 @@ class Trainer:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, flush=True)
+            print(shown(text), flush=True)
 
     # ---------------------------------------------------------------- the loop
     def epochs(self) -> Iterator[int]:
@@ -182,15 +229,15 @@ class Trainer:
             loss = net.fprop(batch.labels, n=n, training=True, step=self.step)
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
-                           f"{net.first_nonfinite() or 'the loss'}. The last good checkpoint is in {self.folder}: go on from it "
-                           f"with a lower rate, for example --resume {self.folder} --lr {self.config.rate / 10:g}")
+                           f"{net.first_nonfinite() or 'the loss'}. {self._way_back()}")
         schedule = self.schedule
         with np.errstate(all="ignore"):
             net.bprop()
             self.sgd.step(schedule.rate(self.epoch), first_rate=schedule.first_rate, layer_rates=schedule.layer_rates(self.epoch))
         p = self.ops.to_host(net.probabilities[:n])
-        for name, value in (("loss", loss * n), ("right1", credit(p, batch.labels, 1).sum()), ("right5", credit(p, batch.labels, 5).sum())):
-            self.sums[name] += float(value)
+        self.sums["loss"] += loss * n
+        for name, k in (("right1", 1), ("right5", 5)):
+            self.sums[name] += float(credit(p, batch.labels, k, self.recipe.ties).sum())
         self.sums["images"] += n
         self.step += 1
         self.position += 1
@@ -251,13 +298,19 @@ class Trainer:
                      "behind a bias of 1 has died (try a third of the --lr, or a larger -b); labels that do not belong to the "
                      "pictures; a rate far too low or too high.")
 
+    def _way_back(self) -> str:
+        lower = f"--lr {self.config.rate / 10:g}"
+        if candidates(self.folder):
+            return (f"The last good checkpoint is in {self.folder}: go on from it with a lower rate, "
+                    f"for example --resume {self.folder} {lower}")
+        return f"There is no checkpoint yet: begin again with a lower rate, for example {lower}"
+
     def save(self, best: bool = False) -> Path:
         """Writes a checkpoint of the whole state; refuses to keep weights that are not finite."""
         arrays = {"w/" + k: v for k, v in self.net.params.host().items()} | {"v/" + k: v for k, v in self.sgd.velocity.host().items()}
         bad = next((k for k, v in arrays.items() if not np.isfinite(v).all()), None)
         if bad:
-            raise Diverged(f"{bad} is no longer finite after step {self.step}; nothing was saved, "
-                           f"the last good checkpoint is in {self.folder}: go on from it with a lower --lr")
+            raise Diverged(f"{bad} is no longer finite after step {self.step}; nothing was saved. {self._way_back()}")
         state = {"recipe": self.config.recipe, "config": self.config.as_dict(), "config_hash": self.config.hash(),
                  "classes": [c.id for c in self.store.classes], "class_names": [c.name for c in self.store.classes],
                  "epoch": self.epoch, "position": self.position, "step": self.step, "schedule": self.schedule.state(), "sums": self.sums,
@@ -294,40 +347,3 @@ def run(asked: dict, **options) -> Trainer:
                 trainer.learn(batch)
             trainer.validate(epoch)
     return trainer
-
-
-def newest_run() -> Path:
-    """The run directory that `--resume auto` means when none is named: the one written to last."""
-    runs = [p.parent for p in Path("runs").glob("*/config.json") if any(p.parent.glob("checkpoint-*.safetensors"))]
-    if not runs:
-        raise MiniAlexError("--resume auto: there is no run with a checkpoint under runs/; name a checkpoint or start without --resume")
-    return max(runs, key=lambda folder: max(p.stat().st_mtime for p in folder.glob("checkpoint-*.safetensors")))
-
-
-def _restore(resume: str | None, folder: str | None) -> tuple[dict, dict | None, list[str], Path | None]:
-    """(arrays, state, notes, path) of the checkpoint to go on from; the newest readable one of a folder."""
-    if resume is None:
-        return {}, None, [], None
-    notes: list[str] = []
-    for path in candidates(folder if resume == "auto" else resume):
-        try:
-            arrays, state = load(path)
-            return arrays, state, notes, path
-        except MiniAlexError as error:
-            if Path(resume) == path:
-                raise
-            notes.append(f"resume: {error}; trying the one before")
-    raise MiniAlexError(f"--resume {resume}: no readable checkpoint in {folder or resume}; " + " ".join(notes))
-
-
-def _run_folder(config: Config, resuming: bool) -> Path:
-    if config.output_dir:
-        folder = Path(config.output_dir)
-        if not resuming and any(folder.glob("checkpoint-*.safetensors")):
-            raise MiniAlexError(f"--output-dir {folder}: it already holds a run; "
-                                "add --resume auto to go on with it, or name another folder")
-        return folder
-    number = 1
-    while (folder := Path("runs") / f"{config.recipe}-{number}").exists():
-        number += 1
-    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from types import ModuleType
 
@@ -13,7 +14,9 @@ NAMES = ("reference", "cpu", "emulated", "cuda")
 def load(name: str) -> ModuleType:
     """The backend called `name`.  Raises BackendUnavailable with the original reason; never falls back to another."""
     if name not in NAMES:
-        raise MiniAlexError(f"no backend is called {name!r}; there are {', '.join(NAMES)}")
+        near = ["cuda"] if name in ("gpu", "nvidia") else difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise MiniAlexError(f"no backend (--device) is called {name!r}: {hint}there are {', '.join(NAMES)}")
     try:
         return importlib.import_module(f".{name}", __name__)
     except ModuleNotFoundError as error:

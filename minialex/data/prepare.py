@@ -35,6 +35,10 @@ PLAN, LOCK, SUMS = "plan.json", "lock", "sums.bin"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class NothingReadable(StoreError):
+    """A split without one picture that can be decoded; preparing it again cannot help before the pictures change."""
+
+
 class Outcome(NamedTuple):
     """What became of one item: the picture, or why there is none."""
 
@@ -83,8 +87,9 @@ def prepare(source: Source, out: str | os.PathLike, record: int = 256, workers: 
             try:
                 _check_space(source, out, record)
                 _make(source, out, plan, workers, progress)
-            except BaseException:
-                if not list((out / UNFINISHED).glob("*-*.json")):       # no shard finished: leave nothing behind
+            except BaseException as error:
+                # No shard finished, or none of any use: leave nothing behind.
+                if isinstance(error, NothingReadable) or not list((out / UNFINISHED).glob("*-*.json")):
                     _remove(out, created)
                 raise
     except OSError as error:
@@ -202,7 +207,7 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
         bar.close()
     if not finished:
         why = f" (the first: {journal.rejected[0][1]})" if journal.rejected else ""
-        raise StoreError(f"{shown(source.path)}: none of the {journal.stop} {split} pictures can be read{why}; "
+        raise NothingReadable(f"{shown(source.path)}: none of the {journal.stop} {split} pictures can be read{why}; "
                          f"check that they are JPEG or PNG files")
     write_json(end, vars(journal))
 
@@ -241,7 +246,7 @@ def _check_space(source: Source, out: Path, record: int) -> None:
     have = shutil.disk_usage(out).free
     if need > have:
         raise StoreError(f"{out}: the store needs {need:,} more bytes, but the disk has {have:,}; make room, "
-                         f"choose another disk or a smaller record")
+                         f"choose another disk or a smaller record") from OSError(errno.ENOSPC, "it would not fit")
 
 
 def _disk_sentence(error: OSError, out: Path) -> str:

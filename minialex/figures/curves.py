@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from .canvas import canvas
+from .canvas import canvas, plain
 
 
 def curves(rows: list[dict], path: str | Path, *, title: str = "") -> None:
     """Draws rows of metrics.jsonl: loss, top-1 error of training (solid) and validation (dashed), rate changes as grey lines."""
     epochs = [row["epoch"] + 1 for row in rows]
     with canvas(path, 9, 3.6) as figure:
-        figure.suptitle(title)
+        figure.suptitle(plain(title))
         for axes, field, label in zip(figure.subplots(1, 2), ("loss", "top1"), ("mean loss", "top-1 error, %"), strict=True):
             axes.plot(epochs, [row["train"][field] for row in rows], color="tab:blue", label="training (dropout and augmentation on)")
             axes.plot(epochs, [row["validation"][field] for row in rows], color="tab:red", linestyle="--", label="validation")

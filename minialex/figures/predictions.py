@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .canvas import canvas
+from .canvas import canvas, plain
 
 Example = tuple[np.ndarray, str | None, list[tuple[str, float]]]
 
@@ -36,4 +36,4 @@ def predictions(examples: list[Example], path: str | Path) -> None:
 
 
 def _short(name: str, limit: int = 24) -> str:
-    return name if len(name) <= limit else name[:limit - 1] + "…"
+    return plain(name if len(name) <= limit else name[:limit - 1] + "…")
