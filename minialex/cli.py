@@ -31,7 +31,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the top-1 and top-5 error of a checkpoint on validation pictures."""
     from . import rundir
     from .checkpoint import load
-    from .data import Store, locate, store_of
+    from .data import locate, store_of
     from .evaluate import evaluate as run
     from .evaluate import validation_split
     from .predict import trained
@@ -40,20 +40,17 @@ def evaluate(options: argparse.Namespace) -> None:
     model = trained(options.checkpoint, device=options.device or "cpu", batch=options.batch or 128, workers=workers,
                     expected=getattr(options, "recipe", None))
     _, state = load(model.path)
-    record = model.mean.shape[0]
     found = locate(options.data or state["config"]["data"])
     rundir.same_classes(model.path, state, found)
-    if isinstance(found, Store) and found.record != record:
-        raise MiniAlexError(f"{found.path}: its pictures have {found.record} pixels a side, but {model.path} was trained on {record}; "
-                            f"prepare the originals with --record {record}")
-    store = store_of(found, record, folder=options.store, workers=workers, quiet=options.quiet or getattr(options, "json", False))
+    quiet, as_json = options.quiet, getattr(options, "json", False)
+    store = store_of(found, model.mean.shape[0], folder=options.store, workers=workers, quiet=quiet or as_json)
     which = "ten" if getattr(options, "ten_crops", False) else model.recipe.test_views
     split = store.split(options.split) if getattr(options, "split", None) else validation_split(store)
-    progress = Progress(len(split), quiet=options.quiet or getattr(options, "json", False))
+    progress = Progress(len(split), quiet=quiet or as_json)
     metrics = run(model.net, store, split, model.recipe, which=which, limit=options.limit_batches, mean=model.mean,
                   progress=lambda done, total: progress.update(done, f"evaluate {done}/{total}"))
     progress.close()
-    if getattr(options, "json", False):
+    if as_json:
         print(json.dumps(metrics.as_dict() | {"checkpoint": str(model.path), "split": split.name, "views": which}))
     else:
         print(f"{model.path}: {which} view(s), {split.name} pictures: {metrics}")

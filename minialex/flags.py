@@ -156,7 +156,7 @@ def guarded(main: Callable[[], None]) -> int:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or the interpreter complains when it ends
         if not status:
-            status, text = (141, None) if isinstance(error, BrokenPipeError) else (74, f"the output: {error.strerror}; write it elsewhere")
+            status, text = _refused(error)
     if text:
         print(f"minialex: {shown(text)}", file=sys.stderr)
     return status
@@ -190,9 +190,10 @@ def _refused(error: OSError) -> tuple[int, str | None]:
         return 141, None
     # A temporary file is called .NAME.PROCESS.partial; what the user knows is NAME.
     where = re.sub(r"\.([^/]+)\.\d+\.partial$", r"\1", os.fsdecode(error.filename)) if error.filename else ""
-    at = f" at {where}" if where else ""
+    if error.errno in DISK and not where:
+        return 74, f"the output: {error.strerror}; write it elsewhere"
     if error.errno in DISK:
-        return 74, (f"{error.strerror}{at}; make room or name another folder and give the command again: "
+        return 74, (f"{where}: {error.strerror}; make room or name another folder and give the command again: "
                     "checkpoints and shards written before are whole, and --resume auto goes on from the last checkpoint")
     if where:
         return 2, f"{where}: {error.strerror}; check the path and its permissions, or name another"

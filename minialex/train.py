@@ -86,18 +86,13 @@ class Trainer:
 
     def _check(self, found: Source | Store) -> None:
         """Refuses data that cannot be trained on, before anything is decoded or written."""
-        name, recipe = self.config.data or "the embedded pictures", self.recipe
+        name = self.config.data or "the embedded pictures"
         for part, splits in (("training", ("train",)), ("validation", ("val", "test"))):
             if not set(splits) & set(found.splits):
                 raise MiniAlexError(f"{name}: there are no {part} pictures, only {', '.join(found.splits)}; "
                                     "put both into one folder, for example as train/CLASS/ and val/CLASS/")
-        if isinstance(found, Store) and found.record != recipe.record:
-            if found.record < recipe.crop:
-                raise MiniAlexError(f"{name}: its pictures have {found.record} pixels a side, too few for the crops of {recipe.crop} that "
-                                    f"recipe {recipe.name} cuts; prepare the originals with --record {recipe.record}, "
-                                    "or choose another --recipe")
-            self.notes.append(f"{name} has pictures of {found.record} pixels a side, recipe {recipe.name} is meant for {recipe.record}: "
-                              f"its crops of {recipe.crop} show another part of them")
+        if isinstance(found, Store):
+            store_of(found, self.recipe.record)                 # refuses pictures of another size
         self._check_batch(count(found, "train"))
 
     def _check_batch(self, train: int | None) -> None:
