@@ -129,7 +129,7 @@ def doctor(options: argparse.Namespace) -> None:
 def build_parser() -> Parser:
     from . import __version__
     parser = Parser(prog="minialex", description="AlexNet as it really was: train, evaluate, predict, prepare, plan, doctor.",
-                    epilog="minialex VERB --help lists the flags of a verb.  Without any data: minialex train")
+                    epilog="minialex VERB --help lists the flags of a verb.  To begin without any data:\nminialex train")
     parser.add_argument("--version", action="version", version=f"minialex {__version__}")
     verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True, parser_class=Parser)
 

@@ -385,6 +385,19 @@ def test_paths_with_spaces_newlines_and_emoji(tmp_path, capsys):
     assert finished(capsys, "train", "-e", "--resume", tmp_path / "a run\n\U0001f600").count("top-1 error") == 1
 
 
+def test_interrupted_once_finishes_the_step(tmp_path, store, capsys, monkeypatch):
+    learn = train.Trainer.learn
+
+    def interrupted(trainer, batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        return learn(trainer, batch)
+
+    monkeypatch.setattr(train.Trainer, "learn", interrupted)
+    status, _, err = said(capsys, "train", store, *TINY, "-b", "6", "--output-dir", tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint-1.safetensors"
+    assert status == 130 and err == f"minialex: SIGINT: stopped after step 1; go on with --resume {path}\n" and path.exists()
+
+
 def test_interrupted_twice_stops_at_once(tmp_path, store, capsys, monkeypatch):
     """The second Ctrl-C does not wait for the step; nothing half-written stays."""
     learn = train.Trainer.learn
