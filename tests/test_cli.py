@@ -104,7 +104,8 @@ def test_flags_are_spelled_as_in_the_imagenet_example():
              "--seed", "5", "-e", "--recipe", "onegpu", "--device", "cpu", "--output-dir", "out", "--limit-batches", "9"]
     options = vars(parsers()["train"].parse_args(words))
     assert {"data": "photos", "batch": 7, "epochs": 3, "rate": 0.1, "momentum": 0.8, "decay": 1e-3, "workers": 4, "resume": "auto",
-            "seed": 5, "evaluate": True, "recipe": "onegpu", "device": "cpu", "output_dir": "out", "limit_batches": 9}.items() <= options.items()
+            "seed": 5, "evaluate": True, "recipe": "onegpu", "device": "cpu", "output_dir": "out",
+            "limit_batches": 9}.items() <= options.items()
     long = ["--batch-size", "7", "--learning-rate", "0.1", "--weight-decay", "1e-3", "--workers", "4", "--evaluate"]
     options = vars(parsers()["train"].parse_args(long))
     assert {"batch": 7, "rate": 0.1, "decay": 1e-3, "workers": 4, "evaluate": True}.items() <= options.items()
