@@ -26,12 +26,12 @@ class Parser(argparse.ArgumentParser):
     """argparse that takes no abbreviation and answers a wrong word with the nearest right one, in one line and exit status 2."""
 
     def __init__(self, *args, **kwargs):
-        kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        """Refuses what it does not know itself, first of all: a verb knows its flags, the program above it does not."""
+        """Refuses what it does not know itself, abbreviations too, before anything else: a verb knows its flags, the program above
+        it does not."""
         for word in sys.argv[1:] if args is None else args:
             if word == "--" or (self._subparsers and not word.startswith("-")):
                 break

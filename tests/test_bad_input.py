@@ -372,6 +372,13 @@ def test_figures_that_cannot_be_drawn(tmp_path, capsys, figure, parts):
     refused(capsys, tmp_path, ("predict", "x.png", "--figure", tmp_path / figure), f"--figure {tmp_path / figure}", *parts)
 
 
+def test_a_figure_the_system_refuses(tmp_path, finished_run, capsys):
+    """Its name is the user's, not that of the temporary file."""
+    pictures = tree(tmp_path, {"x.png": 3}) / "x.png"
+    status, _, err = said(capsys, "predict", pictures, "--checkpoint", finished_run, "--figure", "/proc/figure.png")
+    assert status == 2 and err.startswith("minialex: /proc/figure.png: ") and "check the path" in err and len(err.splitlines()) == 1
+
+
 # ------------------------------------------------------------------------------------------------------------- names and interruption
 
 
@@ -426,7 +433,11 @@ def test_interrupted_while_pictures_are_prepared(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(sys.modules[prepare.__module__], "write_shard", interrupting)
     place = tree(tmp_path / "in", {f"{c}/{i}.png": i for c in "ab" for i in range(3)})
-    refused(capsys, tmp_path, ("prepare", place, "--out", tmp_path / "store", "-q"), "interrupted", "same command", status=130)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)      # a job in the background of a shell ignores it
+    try:
+        refused(capsys, tmp_path, ("prepare", place, "--out", tmp_path / "store", "-q"), "interrupted", "same command", status=130)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_rate_that_diverges_before_any_checkpoint(tmp_path, store, capsys):

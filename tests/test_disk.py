@@ -182,18 +182,24 @@ def child(*words, stdout, **more):
                             env=os.environ | {"PYTHONPATH": str(ROOT)} | more)
 
 
-def test_a_reader_that_goes_away():
-    """`minialex plan | head -1`: nothing on the standard error, the status of SIGPIPE."""
+# Output that waits in a buffer meets the disk at the end, output without one at once.
+buffers = pytest.mark.parametrize("unbuffered", ["", "1"])
+
+
+@buffers
+def test_a_reader_that_goes_away(unbuffered):
+    """`minialex plan | head -1`: nothing on the standard error, the status of SIGPIPE (which argparse keeps from us at times)."""
     ours, theirs = os.pipe()
     os.close(ours)
     for words in (("plan",), ("--help",)):
-        with child(*words, stdout=theirs) as process:
+        with child(*words, stdout=theirs, PYTHONUNBUFFERED=unbuffered) as process:
             assert process.stderr.read() == "" and process.wait(60) in ((141,) if words == ("plan",) else (0, 141))
     os.close(theirs)
 
 
-def test_a_full_disk_behind_the_standard_output():
-    with open("/dev/full", "w") as full, child("plan", stdout=full) as process:
+@buffers
+def test_a_full_disk_behind_the_standard_output(unbuffered):
+    with open("/dev/full", "w") as full, child("plan", stdout=full, PYTHONUNBUFFERED=unbuffered) as process:
         assert process.stderr.read() == "minialex: the output: No space left on device; write it elsewhere\n" and process.wait(60) == 74
 
 
