@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from minialex import train
 from minialex.cli import main
 from minialex.data.source import shown
 
@@ -14,6 +15,19 @@ def said(capsys, *words) -> tuple[int, str, str]:
     capsys.readouterr()
     status = main([os.fspath(word) if isinstance(word, Path) else str(word) for word in words])
     return (status, *capsys.readouterr())
+
+
+def one_epoch(store: Path, folder: Path) -> Path:
+    """The run directory of one epoch on a store, to be looked at and copied."""
+    train.run({"data": str(store), "recipe": "tiny", "batch": 18, "epochs": 1, "output_dir": str(folder / "run")}, quiet=True)
+    return folder / "run"
+
+
+def empty_folder(tmp_path: Path, monkeypatch) -> Path:
+    """Makes an empty folder the current one: there runs/ and stores/ would appear."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
 
 
 def everything(*folders: Path) -> dict[str, tuple[int, int]]:

@@ -1,19 +1,11 @@
 """Every mistake a user can make is answered by one sentence that names it and what to do, an exit status, and an untouched disk."""
 
-import io
-import json
 import os
 import shutil
-import signal
-import struct
-import sys
-import zlib
 
-import numpy as np
 import pytest
-from commands import finished, refused, said
+from commands import empty_folder, finished, one_epoch, refused, said
 from pictures import picture, tree
-from PIL import Image
 from runs import small_store
 
 from minialex import data, train
@@ -30,27 +22,15 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished_run(store, tmp_path_factory):
-    """The run directory of one epoch; never written to."""
-    folder = tmp_path_factory.mktemp("run") / "run"
-    train.run({"data": str(store), "recipe": "tiny", "batch": 18, "epochs": 1, "output_dir": str(folder)}, quiet=True)
-    return folder
+    return one_epoch(store, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """An empty current folder, where runs/ and stores/ would appear."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
+    return empty_folder(tmp_path, monkeypatch)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------ DATA
-
-
-def bomb(side):
-    """A PNG file of a few bytes whose header claims side x side pixels."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return picture()[:12] + head + struct.pack(">I", zlib.crc32(head)) + picture()[33:]
 
 
 def broken(number=0):
@@ -297,151 +277,3 @@ def test_two_trainers_that_chose_the_same_number(tmp_path, store, capsys, here):
     assert first.folder == second.folder
     with first, second:
         assert sorted(os.listdir(here / "runs")) == ["tiny-1", "tiny-2"]
-
-
-# -------------------------------------------------------------------------------------------------------------------------- pictures
-
-
-def encoded(image, form="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def colourful():
-    """A picture in few colours, so that a palette loses nothing."""
-    rng = np.random.default_rng(7)
-    return Image.fromarray(rng.choice(np.uint8([0, 85, 170, 255]), (6, 4, 3)).repeat(30, 0).repeat(30, 1))
-
-
-def test_predict_on_odd_pictures(tmp_path, colourful, finished_run, capsys):
-    """Each form of a picture has the probabilities of the plain one; CMYK, which has other colours, those of a picture."""
-    grey = colourful.convert("L")
-    wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    exif = Image.Exif()
-    exif[0x0112] = 6                                                 # to be turned clockwise when shown
-    opaque = colourful.copy()
-    opaque.putalpha(255)
-    files = {"plain.png": encoded(colourful), "palette.png": encoded(colourful.convert("P", palette=Image.Palette.ADAPTIVE)),
-             "alpha.png": encoded(opaque), "turned.png": encoded(colourful.transpose(Image.Transpose.ROTATE_90), exif=exif),
-             "a name\n\U0001f600.png": encoded(colourful), os.fsdecode(b"\xff.png"): encoded(colourful),
-             "grey.png": encoded(grey), "grey as colours.png": encoded(grey.convert("RGB")), "16 bit.png": encoded(wide),
-             "cmyk.jpg": encoded(colourful.convert("CMYK"), "JPEG")}
-    paths = {name: str(tree(tmp_path, {name: content}) / name) for name, content in files.items()}
-    got = json.loads(finished(capsys, "predict", *paths.values(), "--checkpoint", finished_run, "--json", "--top", "12"))
-    assert list(got) == list(paths.values())
-    for ranked in got.values():
-        assert len(ranked) == 12 and sum(ranked.values()) == pytest.approx(1, abs=1e-5)
-    def same(*names):
-        first, *others = (got[paths[name]] for name in names)
-        for other in others:
-            assert other == pytest.approx(first, abs=1e-6)
-    same("plain.png", "palette.png", "alpha.png", "turned.png", "a name\n\U0001f600.png", os.fsdecode(b"\xff.png"))
-    same("grey.png", "grey as colours.png", "16 bit.png")
-    assert got[paths["grey.png"]] != pytest.approx(got[paths["plain.png"]], abs=1e-6)
-    out = finished(capsys, "predict", *paths.values(), "--checkpoint", finished_run)
-    assert out.count(" %  ") == 5 * len(paths)
-
-
-@pytest.mark.parametrize("name, content, parts", [
-    ("nowhere.jpg", None, ("does not exist", "JPEG or PNG")),
-    ("folder.jpg", "folder", ("is a folder", "folder.jpg/*.jpg")),
-    ("pipe.jpg", "pipe", ("not a regular file",)),
-    ("text.jpg", b"hello", ("neither JPEG nor PNG", "convert")),
-    ("film.gif", encoded(Image.new("RGB", (4, 4)), "GIF"), ("neither JPEG nor PNG but GIF",)),
-    ("empty.jpg", b"", ("is an empty file",)),
-    ("short.jpg", encoded(Image.effect_noise((64, 64), 9), "JPEG")[:-300], ("truncated or broken", "replace")),
-    ("bomb.png", bomb(60000), ("more than the", "pixels a picture may have", "scale it down")),
-])
-def test_predict_on_what_is_no_picture(tmp_path, finished_run, capsys, name, content, parts):
-    path = tmp_path / name
-    if content == "folder":
-        path.mkdir()
-    elif content == "pipe":
-        os.mkfifo(path)
-    elif content is not None:
-        path.write_bytes(content)
-    refused(capsys, tmp_path, ("predict", path, "--checkpoint", finished_run), str(path), *parts)
-
-
-@pytest.mark.parametrize("figure, parts", [("no/where/x.png", ("there is no folder", "no/where")), ("x.jpg", ("only PNG",)),
-                                           ("d.png", ("that is a folder",))])
-def test_figures_that_cannot_be_drawn(tmp_path, capsys, figure, parts):
-    (tmp_path / "d.png").mkdir()
-    refused(capsys, tmp_path, ("predict", "x.png", "--figure", tmp_path / figure), f"--figure {tmp_path / figure}", *parts)
-
-
-def test_a_figure_the_system_refuses(tmp_path, finished_run, capsys):
-    """Its name is the user's, not that of the temporary file."""
-    pictures = tree(tmp_path, {"x.png": 3}) / "x.png"
-    status, _, err = said(capsys, "predict", pictures, "--checkpoint", finished_run, "--figure", "/proc/figure.png")
-    assert status == 2 and err.startswith("minialex: /proc/figure.png: ") and "check the path" in err and len(err.splitlines()) == 1
-
-
-# ------------------------------------------------------------------------------------------------------------- names and interruption
-
-
-def test_paths_with_spaces_newlines_and_emoji(tmp_path, capsys):
-    """Also class names that look like formulas to a plotting library, and lines of output stay lines."""
-    files = {f"{c}/{i} \U0001f600.png": i for c in ("a $x^{$", "b\n\U0001f600") for i in range(4)}
-    place = tree(tmp_path / "the pictures\n\U0001f600 $", files)
-    out = finished(capsys, "train", place, *TINY[:-1], "-b", "3", "--output-dir", tmp_path / "a run\n\U0001f600")
-    assert "the pictures\\n\U0001f600 $" in out.splitlines()[0]
-    assert (tmp_path / "a run\n\U0001f600" / "predictions.png").exists() and (tmp_path / "a run\n\U0001f600" / "curves.png").exists()
-    assert finished(capsys, "train", "-e", "--resume", tmp_path / "a run\n\U0001f600").count("top-1 error") == 1
-
-
-def test_interrupted_once_finishes_the_step(tmp_path, store, capsys, monkeypatch):
-    learn = train.Trainer.learn
-
-    def interrupted(trainer, batch):
-        os.kill(os.getpid(), signal.SIGINT)
-        return learn(trainer, batch)
-
-    monkeypatch.setattr(train.Trainer, "learn", interrupted)
-    status, _, err = said(capsys, "train", store, *TINY, "-b", "6", "--output-dir", tmp_path / "run")
-    path = tmp_path / "run" / "checkpoint-1.safetensors"
-    assert status == 130 and err == f"minialex: SIGINT: stopped after step 1; go on with --resume {path}\n" and path.exists()
-
-
-def test_interrupted_twice_stops_at_once(tmp_path, store, capsys, monkeypatch):
-    """The second Ctrl-C does not wait for the step; nothing half-written stays."""
-    learn = train.Trainer.learn
-
-    def interrupting(trainer, batch):
-        learn(trainer, batch)
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(train.Trainer, "learn", interrupting)
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    words = ("train", store, "--recipe", "tiny", "-q", "-b", "6", "--output-dir", tmp_path / "run", "--checkpoint-minutes", "0")
-    status, out, err = said(capsys, *words)
-    assert err == "minialex: SIGINT, a second time: stopped at once; --resume auto goes on from the last checkpoint\n"
-    assert status == 130 and not out
-    assert not (tmp_path / "run" / "lock").exists() and not list((tmp_path / "run").glob(".*.partial"))
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    finished(capsys, *words, "--resume", "auto", "--epochs", "1")
-
-
-def test_interrupted_while_pictures_are_prepared(tmp_path, capsys, monkeypatch):
-    def interrupting(*_):
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(sys.modules[prepare.__module__], "write_shard", interrupting)
-    place = tree(tmp_path / "in", {f"{c}/{i}.png": i for c in "ab" for i in range(3)})
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)      # a job in the background of a shell ignores it
-    try:
-        refused(capsys, tmp_path, ("prepare", place, "--out", tmp_path / "store", "-q"), "interrupted", "same command", status=130)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_a_rate_that_diverges_before_any_checkpoint(tmp_path, store, capsys):
-    """The way back that is offered exists."""
-    status, _, err = said(capsys, "train", store, *TINY, "-b", "6", "--lr", "1e9", "--output-dir", tmp_path / "run")
-    assert status == 70 and "first bad tensor" in err and "There is no checkpoint yet: begin again" in err and "--lr 1e+08" in err
-    finished(capsys, "train", store, *TINY, "-b", "18", "--output-dir", tmp_path / "run")
