@@ -131,6 +131,7 @@ class Trainer:
             self.lock.acquire()
             self.keeper = Keeper(self.folder)
             self.journal = Journal(self.folder, self.config, resumed_at=self.step if self.step else None)
+            self.say(f"  run directory {self.folder}")
         except BaseException:
             self.lock.release()
             for folder in created:                              # nothing is left of a run that could not begin
@@ -138,7 +139,6 @@ class Trainer:
             raise
         self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         self._last_save = time.monotonic()
-        self.say(f"  run directory {self.folder}")
         return self
 
     def _make_folder(self) -> list[Path]:

@@ -182,6 +182,17 @@ def child(*words, stdout, **more):
                             env=os.environ | {"PYTHONPATH": str(ROOT)} | more)
 
 
+def test_a_reader_that_goes_away_from_training(store, tmp_path, capsys, monkeypatch):
+    """The line that names the run directory is the last before the first step; nobody read it, so nothing is left of the run."""
+    def gone(trainer, text):
+        if "run directory" in text:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(train.Trainer, "say", gone)
+    words = ("train", store, *FLAGS[:-1], "--output-dir", tmp_path / "deep" / "run")
+    assert said(capsys, *words) == (141, "", "") and not (tmp_path / "deep").exists()
+
+
 # Output that waits in a buffer meets the disk at the end, output without one at once.
 buffers = pytest.mark.parametrize("unbuffered", ["", "1"])
 
