@@ -192,6 +192,7 @@ def damaged(tmp_path, finished_run):
     ("picture.png", ("no checkpoint at all",)),
     ("other.safetensors", ("not a checkpoint of MiniAlex",)),
     ("nowhere", ("checkpoint-<step>.safetensors or a run directory",)),
+    ("no\nwhere", ("checkpoint-<step>.safetensors or a run directory",)),
     ("../no run", ("it holds no checkpoint", "run directory")),
 ])
 def test_files_that_are_no_checkpoint(tmp_path, store, damaged, capsys, name, parts):

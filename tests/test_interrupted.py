@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch):
 
 def test_paths_with_spaces_newlines_and_emoji(tmp_path, capsys):
     """Also class names that look like formulas to a plotting library, and lines of output stay lines."""
-    files = {f"{c}/{i} \U0001f600.png": i for c in ("a $x^{$", "b\n\U0001f600") for i in range(4)}
+    files = {f"{c}/{i} \U0001f600.png": i for c in ("a $x^{$", "b\n\U0001f600", "\u732b", os.fsdecode(b"\xff")) for i in range(4)}
     place = tree(tmp_path / "the pictures\n\U0001f600 $", files)
     out = finished(capsys, "train", place, *TINY[:-1], "-b", "3", "--output-dir", tmp_path / "a run\n\U0001f600")
     assert "the pictures\\n\U0001f600 $" in out.splitlines()[0]
