@@ -47,6 +47,9 @@ def parser() -> Parser:
     result.add_argument("--batch", type=_batches, default=None, metavar="N[,N]", help="images a step (default: 32,128; ops: 32)")
     result.add_argument("--peer", default="plain", choices=("none", "plain", "torch"),
                         help="compare `step` with the plain NumPy version, or with that and PyTorch on the CPU (default: plain)")
+    result.add_argument("--malloc", default="tuned", choices=("tuned", "default"),
+                        help="with --peer torch: keep freed memory in the process, which PyTorch on the CPU gains from, or leave the "
+                        "allocator as a user finds it (default: tuned)")
     result.add_argument("--rounds", type=int, default=7, metavar="R", help="timed rounds (default: 7)")
     result.add_argument("--workers", type=int, metavar="N", help="worker threads, and threads of the peers (default: all processors)")
     result.add_argument("--json", metavar="FILE", help="also write the figures with command, commit, machine, versions and date")
@@ -80,7 +83,7 @@ def _run(args, given: list[str]) -> int:
     if "torch" in peers and args.what == "step":
         if importlib.util.find_spec("torch") is None:
             raise MiniAlexError("--peer torch: PyTorch is not installed here; pip install torch, or use --peer plain")
-        if not all(os.environ.get(name) == value for name, value in MALLOC.items()):
+        if args.malloc == "tuned" and not all(os.environ.get(name) == value for name, value in MALLOC.items()):
             sys.stdout.flush()              # glibc reads these when a process starts
             os.execve(sys.executable, [sys.executable, "-m", "minialex.bench", *given], {**os.environ, **MALLOC})
         from .torch_peer import VERSION

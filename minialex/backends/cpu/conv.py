@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import checks
 from ..checks import ConvDims
+from . import winograd
 from .parts import dense, padded, parts, pieces, record, windows
 from .workers import image_ranges, inside, over_chunks, over_images, scratch, sum_partials
 
@@ -51,6 +52,9 @@ def _im2col(a: np.ndarray, d: ConvDims) -> np.ndarray:
 
 
 def _fprop(x, w, b, y, d: ConvDims, relu: bool) -> None:
+    if winograd.suits(d):
+        winograd.fprop(x, w, b, y, d, relu)
+        return
     Ky = d.K // d.Gy
     if d.groups == 1:                       # all maps in one product for each input column, told apart when the bias is added
         todo = [(gx, slice(0, d.C // d.Gx), slice(0, d.K), _filters(w, gx, d)) for gx in range(d.Gx)]
@@ -85,6 +89,9 @@ def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pa
 
 def _dgrad(dy, w, dx, d: ConvDims, one) -> None:
     """Each part into its place of dx; what a further output column adds is first summed by itself."""
+    if winograd.suits(d):
+        winograd.dgrad(dy, w, dx, d)
+        return
     Kg, Cx = d.K // (d.Gy if d.groups == 1 else d.groups), d.C // d.Gx
     for start, stop in pieces(d._replace(R=1), max(Kg, d.C), not (dense(dy) and dense(dx))):
         source = None
@@ -196,6 +203,11 @@ def sum_ranges(wgrad, x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
 
 def _wgrad(x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
     Ky = d.K // d.Gy
+    if winograd.suits(d):
+        winograd.wgrad(x, dy, dw, d, accumulate)
+        for g in range(d.Gy):
+            _bias_gradient(dy[g].reshape(-1, Ky), db[g * Ky:g * Ky + Ky], accumulate)
+        return
     if d.groups == 1:                       # all columns side by side on both sides: one product, and no part of dw is strided
         todo = [([(gx, slice(0, d.C // d.Gx)) for gx in range(d.Gx)], slice(0, d.K))]
     else:
@@ -203,9 +215,9 @@ def _wgrad(x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
     flat = dw.reshape(d.K, -1)
     for start, stop in pieces(d, d.C // d.groups, not dense(dy)):
         grads = [dy[g, start:stop].reshape(-1, Ky) for g in range(d.Gy)]
-        M, add = grads[0].shape[0], accumulate or start > 0
+        add = accumulate or start > 0
         if d.groups == 1 and d.Gy > 1:
-            joined = scratch("joined", (M, d.K), dy.dtype)
+            joined = scratch("joined", (grads[0].shape[0], d.K), dy.dtype)
             for g, grad in enumerate(grads):
                 np.copyto(joined[:, g * Ky:g * Ky + Ky], grad)
             grads = [joined]
@@ -214,9 +226,8 @@ def _wgrad(x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
             columns = _im2col(padded(x, sources, start, stop, d), d)
             first = maps.start % width
             _sum_into(flat[maps], grads[maps.start // width][:, first:first + maps.stop - maps.start].T, columns, add)
-        ones = _ones(M, dw.dtype)
         for g, grad in enumerate(grads):
-            _sum_into(db[None, g * width:g * width + width], ones, grad, add)
+            _bias_gradient(grad, db[g * width:g * width + width], add)
 
 
 def _sum_into(out: np.ndarray, a: np.ndarray, b: np.ndarray, add: bool) -> None:
@@ -227,7 +238,8 @@ def _sum_into(out: np.ndarray, a: np.ndarray, b: np.ndarray, add: bool) -> None:
         np.matmul(a, b, out=out)
 
 
-def _ones(count: int, dtype) -> np.ndarray:
-    ones = scratch("ones", (1, count), dtype)
+def _bias_gradient(grad: np.ndarray, db: np.ndarray, add: bool) -> None:
+    """db = sum of grad (positions, maps): a product with ones is faster than a sum along the first axis."""
+    ones = scratch("ones", (1, grad.shape[0]), grad.dtype)
     ones.fill(1)
-    return ones
+    _sum_into(db[None], ones, grad, add)
