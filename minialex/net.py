@@ -63,8 +63,9 @@ class Net:
     def _plan_gradients(self) -> None:
         ops, sizes = self.ops, [shape.size for shape in self.shapes]
         self._split = next((i for i, layer in enumerate(self.layers) if not layer.per_image), len(self.layers))
-        ranges = ops.image_ranges(self.batch)
-        self._block = max(stop - start for blocks in ranges for start, stop in blocks)
+        every = [ops.image_ranges(n) for n in range(1, self.batch + 1)]     # fewer images may have more ranges: 60 have 15, 100 have 13
+        most = max(map(len, every))
+        self._block = max(stop - start for ranges in every for blocks in ranges for start, stop in blocks)
         self._whole = PingPong(ops, max(sizes[self._split:]) * self.batch, self.dtype)
         largest = max(sizes[1:self._split + 1], default=0) * self._block
         self._slots = [PingPong(ops, largest, self.dtype) for _ in range(ops.workers())]
@@ -72,11 +73,10 @@ class Net:
         lower = {layer.name for layer in self.layers[:self._split]}
         ends = (self.params.offsets[key] + spec.size for key, spec in self.params.specs.items() if key[0] in lower)
         self._lower_size = max(ends, default=0)
-        zeros = np.zeros((len(ranges), self._lower_size), self.dtype)
-        self._partials = ops.from_host(zeros) if len(ranges) > 1 else None
+        self._partials = ops.from_host(np.zeros((most, self._lower_size), self.dtype)) if most > 1 else None
         self._runs = [self._run_of(layer, None) for layer in self.layers]
         self._range_runs = [[self._run_of(layer, self._partials[r]) for layer in self.layers[:self._split]]
-                            for r in range(len(ranges))] if len(ranges) > 1 else [self._runs[:self._split]]
+                            for r in range(most)] if most > 1 else [self._runs[:self._split]]
 
     def _run_of(self, layer: Layer, flat_grads) -> Run:
         names = [key for key in self.params if key[0] == layer.name]

@@ -115,6 +115,16 @@ def test_fewer_images_than_planned(ops):
     np.testing.assert_array_equal(ops.to_host(large.grads.flat), ops.to_host(small.grads.flat))
 
 
+def test_fewer_images_in_more_ranges():
+    """100 images are 13 ranges of the cpu backend and 60 are 15: partial gradients need room for both."""
+    ops, small = backends.load("cpu"), Shape(1, 5, 5, 3)
+    assert len(ops.image_ranges(60)) > len(ops.image_ranges(100))
+    net, alone = (Net([Conv("conv1", K=4, kernel=3), Linear("fc", K=3), SoftmaxLoss("loss")], small, batch, ops) for batch in (100, 60))
+    x, labels = np.random.default_rng(0).standard_normal(small.array(60)), np.arange(60, dtype=np.int32) % 3
+    assert run(net, x, labels) == run(alone, x, labels)
+    np.testing.assert_array_equal(net.grads.flat, alone.grads.flat)
+
+
 def test_layers_in_place_share_memory_only_where_nobody_reads():
     """ReLU behind a convolution works in place; behind a pool it must not, the pool's backward pass reads its own output."""
     net = Net(layers(), INPUT, 2, backends.load("reference"), seed=3, fuse=False)
