@@ -30,7 +30,6 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Print the top-1 and top-5 error of a checkpoint on validation pictures."""
     from . import rundir
-    from .checkpoint import load
     from .data import locate, store_of
     from .evaluate import evaluate as run
     from .evaluate import validation_split
@@ -39,11 +38,11 @@ def evaluate(options: argparse.Namespace) -> None:
     workers = options.workers or 2
     model = trained(options.checkpoint, device=options.device or "cpu", batch=options.batch or 128, workers=workers,
                     expected=getattr(options, "recipe", None))
-    _, state = load(model.path)
-    found = locate(options.data or state["config"]["data"])
-    rundir.same_classes(model.path, state, found)
+    found = locate(options.data or model.config.data)
+    rundir.same_classes(model.path, {"classes": model.classes}, found)
     quiet, as_json = options.quiet, getattr(options, "json", False)
-    store = store_of(found, model.mean.shape[0], folder=options.store, workers=workers, quiet=quiet or as_json)
+    folder = options.store or (None if options.data else model.config.store)
+    store = store_of(found, model.mean.shape[0], folder=folder, workers=workers, quiet=quiet or as_json)
     which = "ten" if getattr(options, "ten_crops", False) else model.recipe.test_views
     split = store.split(options.split) if getattr(options, "split", None) else validation_split(store)
     progress = Progress(len(split), quiet=quiet or as_json)
@@ -177,7 +176,7 @@ def build_parser() -> Parser:
 
     p = verbs.add_parser("plan", help="a recipe's layers, sizes and columns", description=plan.__doc__)
     p.add_argument("--recipe", default="paper", metavar="NAME", help="which network (default: paper)")
-    p.add_argument("-b", "--batch-size", dest="batch", type=whole(1), default=128, metavar="N", help="images a step (default: 128)")
+    p.add_argument("-b", "--batch-size", dest="batch", type=whole(1), metavar="N", help="images a step (default: recipe)")
     p.set_defaults(run=plan)
 
     verbs.add_parser("doctor", help="what this installation can do", description=doctor.__doc__).set_defaults(run=doctor)

@@ -15,11 +15,12 @@ from .evaluate import Metrics
 class Journal:
     """Appends to metrics.jsonl; a torn last line (power cut) is dropped, and a resumed run drops what came after its checkpoint."""
 
-    def __init__(self, folder: Path, config: Config, resumed_at: int | None):
+    def __init__(self, folder: Path, config: Config, done: int):
+        """`done`: epochs behind the run; rows of later ones belong to a course it has left, or were not followed by a checkpoint."""
         self.path = folder / "metrics.jsonl"
         files.sweep(folder)
         files.write_json(folder / "config.json", config.as_dict() | {"hash": config.hash()})
-        kept = [row for row in read(self.path) if resumed_at is not None and row["step"] <= resumed_at]
+        kept = [row for row in read(self.path) if row["epoch"] < done]
         files.write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def epoch(self, epoch: int, step: int, train: Metrics, validation: Metrics, rate: float, seconds: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import backends
 from .checkpoint import candidates, load
-from .config import resolve
+from .config import Config, resolve
 from .data import decode
 from .data.source import read_file, shown
 from .evaluate import probabilities
@@ -26,6 +26,7 @@ class Trained:
 
     net: Net
     recipe: Recipe
+    config: Config              # of the run that made it, on this device
     classes: list[str]          # ids in label order
     names: list[str]            # what to show a person
     mean: np.ndarray            # (record, record, 3) float32
@@ -51,7 +52,7 @@ def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, wor
             raise MiniAlexError(f"{path}: it has no {'.'.join(key)} of shape {spec.shape}, "
                                 f"so it is not of recipe {recipe.name} as this version builds it")
         net.params.fill(key, value)
-    return Trained(net, recipe, state["classes"], _unique(state["classes"], state["class_names"]), arrays["mean"], path)
+    return Trained(net, recipe, config, state["classes"], _unique(state["classes"], state["class_names"]), arrays["mean"], path)
 
 
 Ranked = list[tuple[str, float]]            # (class name, probability), most probable first

@@ -130,7 +130,7 @@ class Trainer:
         try:
             self.lock.acquire()
             self.keeper = Keeper(self.folder)
-            self.journal = Journal(self.folder, self.config, resumed_at=self.step if self.step else None)
+            self.journal = Journal(self.folder, self.config, done=self.epoch)
             self.say(f"  run directory {self.folder}")
         except BaseException:
             self.lock.release()
@@ -172,7 +172,8 @@ class Trainer:
         self.say(f"MiniAlex {__version__}: recipe {config.recipe} on {config.device}, {config.data or 'the embedded pictures'} "
                  f"({images} training pictures, {len(found.classes)} classes), {config.epochs} epochs, "
                  f"{self._estimate(train or 0, validation or 0)}")
-        for line in (*self.notes, *(f"not the paper's: {line}" for line in recipe.differs)):
+        kind = "left open by the paper" if recipe.name == "paper" else "not the paper's"
+        for line in (*self.notes, *(f"{kind}: {line}" for line in recipe.differs)):
             self.say("  " + line)
 
     def _estimate(self, train: int, validation: int) -> str:
@@ -207,7 +208,7 @@ class Trainer:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """This epoch's batches from where the run stands, with the progress line."""
         self.progress = Progress(self.steps_per_epoch, initial=self.position, quiet=self.quiet)
-        self._began, self._began_at, self.loader.waited = time.monotonic(), self.position, 0.0
+        self._began, self._behind, self.loader.waited = time.monotonic(), self.sums["images"], 0.0      # a resumed epoch is partly behind
         try:
             for batch in self.loader.batches(epoch, start=self.position):
                 if self.position >= self.steps_per_epoch:
@@ -241,9 +242,8 @@ class Trainer:
         return loss
 
     def _line(self) -> str:
-        done = (self.position - self._began_at) * self.config.batch
         elapsed = max(1e-9, time.monotonic() - self._began)
-        rate = done / elapsed
+        rate = (self.sums["images"] - self._behind) / elapsed
         left = (self.steps_per_epoch * (self.config.epochs - self.epoch) - self.position) * self.config.batch / rate
         train, waiting = self._train_metrics(), 100 * self.loader.waited / elapsed
         return (f"epoch {self.epoch + 1}/{self.config.epochs} step {self.step} loss {train.loss:.4f} "
@@ -267,6 +267,7 @@ class Trainer:
     def validate(self, epoch: int) -> Metrics:
         """Validation error, schedule, journal, pictures and checkpoint at the end of an epoch."""
         seconds = time.monotonic() - self._began
+        self._refuse_nonfinite(self._weights())
         train = self._train_metrics()
         progress = Progress(len(self.validation), quiet=self.quiet)
         recipe = self.recipe
@@ -274,7 +275,7 @@ class Trainer:
                            progress=lambda done, total: progress.update(done, f"validation {done}/{total}"))
         progress.close()
         self.say(f"epoch {epoch + 1}/{self.config.epochs}: train loss {train.loss:.4f} top-1 {train.top1:.1f} %; validation {metrics}; "
-                 f"rate {self.schedule.rate(epoch):g}, {train.images / max(1e-9, seconds):.0f} images/s")
+                 f"rate {self.schedule.rate(epoch):g}, {(train.images - self._behind) / max(1e-9, seconds):.0f} images/s")
         self.journal.epoch(epoch, self.step, train, metrics, self.schedule.rate(epoch), seconds)
         self._explain_stuck(train)
         self.schedule.observe(metrics.top1)
@@ -300,12 +301,17 @@ class Trainer:
                     f"for example --resume {self.folder} {lower}")
         return f"There is no checkpoint yet: begin again with a lower rate, for example {lower}"
 
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {"w/" + k: v for k, v in self.net.params.host().items()}
+
+    def _refuse_nonfinite(self, arrays: dict[str, np.ndarray]) -> None:
+        if bad := next((k for k, v in arrays.items() if not np.isfinite(v).all()), None):
+            raise Diverged(f"{bad} is no longer finite after step {self.step}; nothing was saved. {self._way_back()}")
+
     def save(self, best: bool = False) -> Path:
         """Writes a checkpoint of the whole state; refuses to keep weights that are not finite."""
-        arrays = {"w/" + k: v for k, v in self.net.params.host().items()} | {"v/" + k: v for k, v in self.sgd.velocity.host().items()}
-        bad = next((k for k, v in arrays.items() if not np.isfinite(v).all()), None)
-        if bad:
-            raise Diverged(f"{bad} is no longer finite after step {self.step}; nothing was saved. {self._way_back()}")
+        arrays = self._weights() | {"v/" + k: v for k, v in self.sgd.velocity.host().items()}
+        self._refuse_nonfinite(arrays)
         state = {"recipe": self.config.recipe, "config": self.config.as_dict(), "config_hash": self.config.hash(),
                  "classes": [c.id for c in self.store.classes], "class_names": [c.name for c in self.store.classes],
                  "epoch": self.epoch, "position": self.position, "step": self.step, "schedule": self.schedule.state(), "sums": self.sums,

@@ -200,7 +200,7 @@ def test_names_shared_by_two_classes_are_told_apart():
 def test_plan_and_the_table_of_the_paper(capsys, monkeypatch):
     out = finished(capsys, "plan", "--recipe", "onegpu", "-b", "32")
     assert out.startswith("onegpu: ") and "conv5" in out and "1 column, batch 32" in out
-    assert "2 columns, batch 128" in finished(capsys, "plan")
+    assert "2 columns, batch 128" in finished(capsys, "plan") and "batch 32, float32" in finished(capsys, "plan", "--recipe", "tiny")
     monkeypatch.setattr(sys, "argv", ["alexnet", "paper"])
     with pytest.warns(RuntimeWarning, match="found in sys.modules"), pytest.raises(SystemExit) as end:
         runpy.run_module("minialex.nets.alexnet", run_name="__main__")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from runs import small_store, train_in_child
 
-from minialex.checkpoint import load
+from minialex.checkpoint import candidates, load, save
 from minialex.cli import main
 from minialex.data import open_store
 from minialex.evaluate import credit
@@ -73,6 +73,15 @@ def test_evaluate_says_what_training_said(finished, store, capsys):
     assert "ten view(s), val pictures: top-1 error" in capsys.readouterr().out
 
 
+def test_evaluate_reads_the_store_that_training_made(finished, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arrays, state = load(candidates(finished)[0])
+    state["config"] |= {"data": str(store.parent / "archives"), "store": str(store)}         # as after train ARCHIVES --store STORE
+    path = save(tmp_path, "checkpoint-6.safetensors", arrays, state)
+    assert main(["evaluate", str(path), "-q"]) == 0
+    assert list(tmp_path.iterdir()) == [path], "the pictures were prepared again"
+
+
 def test_predict_shows_bars(finished, store, tmp_path, capsys):
     picture = tmp_path / "photo.png"
     pixels = open_store(store, 128).split("val").read([0])[0]
@@ -109,6 +118,8 @@ def test_nan_stops_within_a_step_and_names_the_tensor(store, tmp_path):
             trainer.learn(next(batches))
         with pytest.raises(Diverged, match=r"w/conv3\.w is no longer finite .*nothing was saved"):
             trainer.save()
+        with pytest.raises(Diverged, match=r"w/conv3\.w is no longer finite"):          # an epoch's last update may do it
+            trainer.validate(0)
         batches.close()
     assert [path.name for path in folder.glob("*.safetensors")] == [kept.name]
     assert np.isfinite(load(kept)[0]["w/conv3.w"]).all()
