@@ -178,7 +178,7 @@ def verify(
         if digest.hexdigest() != official.md5:
             if not allow_unverified:
                 raise DataError(f"{shown(folder / name)} has the official size but MD5 {digest.hexdigest()} instead of {official.md5}, "
-                                f"so it is damaged; download it again, or pass --allow-unverified")
+                                f"so it is damaged; download it again")
             wrong.append(name)
     if wrong:
         return False, f"wrong MD5 of {', '.join(wrong)}, taken because unverified archives were allowed"

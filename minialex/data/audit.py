@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..files import write, write_json
+from ..progress import clock
 from .shard import StoreError, open_shard
 from .source import Source, shown
 from .store import FORMAT, MANIFEST, MEAN, UNFINISHED, shard_name
@@ -51,13 +52,8 @@ class Progress:
         self.last = monotonic()
         rate = (self.done - self.start) / max(self.last - self.began, 1e-9)
         of = "" if self.total is None else f" of {self.total:,} ({100 * self.done / max(self.total, 1):.0f} %)"
-        left = "" if not self.total or not rate else f", {_clock((self.total - self.done) / rate)} left"
+        left = "" if not self.total or not rate else f", {clock((self.total - self.done) / rate)} left"
         print(f"{self.title}: {self.done:,}{of}, {rate:.0f} images/s{left}", file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def read_note(path: Path) -> dict:

@@ -37,7 +37,7 @@ class Batch:
     mean_at: str                    # "crop" or "centre"
     epoch: int
     index: int                      # of this batch in its epoch
-    first: int                      # position of its first picture in its epoch: keys dropout's masks
+    first: int                      # position of its first picture in its epoch
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,4 +1,4 @@
-"""Every tested shape, once: tests and bench read the same rows.
+"""Every tested shape, once: the tests of all backends and the mutants read the same rows.
 
 One list per stem.  `C` counts the channels of one column, `K` the maps of all columns, as in the ops.  Rows marked
 `big` are real layers at full size: one comparison per op may use them, everything else takes `small(LIST)`.
