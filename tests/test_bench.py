@@ -113,6 +113,13 @@ def test_first_layer_needs_no_dgrad():
     assert ("conv1", "conv_dgrad") not in calls and ("conv2", "conv_dgrad") in calls
 
 
+def test_biases_of_local_layers_are_no_batch():
+    """They have three axes (P, Q, K), as the activations of linear layers."""
+    own = [row for row in rows("cifar13", 4) if row.op.startswith("local")]
+    assert {row.op for row in own} == {"local_fprop", "local_dgrad", "local_wgrad"}
+    assert [row.error(backends.load("cpu"), backends.load("reference")) for row in own] == [None] * len(own)
+
+
 def test_contenders_take_turns():
     order = []
     both = [Contender(name, "", lambda name=name: order.append(name)) for name in "ab"]
@@ -137,6 +144,8 @@ def test_step_writes_what_is_needed_to_repeat_it(tmp_path, capsys):
 def test_bad_arguments(capsys):
     assert main(["--recipe", "papper"]) == 2
     assert "paper" in capsys.readouterr().err
+    assert main(["--recipe", "tiny", "--json", "nowhere/step.json"]) == 2        # said before, not after, the measurement
+    assert "there is no folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--batch", "0"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 from ..backends import load
 from ..files import write_json
@@ -63,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         recipe(args.recipe)
         if args.rounds < 1:
             raise MiniAlexError(f"--rounds {args.rounds}: at least one round is needed")
+        if args.json and not Path(args.json).absolute().parent.is_dir():
+            raise MiniAlexError(f"--json {args.json}: there is no folder {Path(args.json).absolute().parent}; make it first")
         return _run(args, given)
     except MiniAlexError as error:
         print(f"minialex.bench: error: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from ..nets.recipe import Recipe
 from ..spec import Shape
 from .measure import once
 
+PARAMETERS = ("w", "b", "dw", "db")       # no batch of images, whatever their rank
 CHECKED = 3                 # images of the comparison; sums over the batch are compared on as many
 ULP = float(np.finfo(np.float32).eps)
 
@@ -36,9 +37,10 @@ class Row:
     def run(self, ops, images: int | None = None, convert: Callable = np.asarray) -> dict[str, np.ndarray]:
         """Outputs of the op on the first `images` images (default all)."""
         images = None if self.whole else images
-        inputs = {name: convert(_cut(a, images)) if a.dtype == np.float32 else _cut(a, images) for name, a in self.inputs.items()}
+        cut = {name: a[:, :images] if images and _is_batch(name, a.shape) else a for name, a in self.inputs.items()}
+        inputs = {name: convert(a) if a.dtype == np.float32 else a for name, a in cut.items()}
         kind = convert(np.zeros(0, np.float32)).dtype
-        outputs = {name: np.full(_cut_shape(shape, images), np.nan, kind) for name, shape in self.outputs.items()}
+        outputs = {name: np.full(_cut_shape(name, shape, images), np.nan, kind) for name, shape in self.outputs.items()}
         outputs |= {name: np.array(convert(a)) for name, a in self.changed.items()}
         getattr(ops, self.op)(**inputs, **outputs, **self.constants)
         return outputs
@@ -68,16 +70,12 @@ class Row:
                 + 2 * sum(a.nbytes for a in self.changed.values()))
 
 
-def _is_activation(shape: tuple[int, ...]) -> bool:
-    return len(shape) in (3, 5)
+def _is_batch(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) in (3, 5) and name not in PARAMETERS
 
 
-def _cut(a: np.ndarray, images: int | None) -> np.ndarray:
-    return a[:, :images] if images and _is_activation(a.shape) else a
-
-
-def _cut_shape(shape: tuple[int, ...], images: int | None) -> tuple[int, ...]:
-    return (shape[0], min(images, shape[1]), *shape[2:]) if images and _is_activation(shape) else shape
+def _cut_shape(name: str, shape: tuple[int, ...], images: int | None) -> tuple[int, ...]:
+    return (shape[0], min(images, shape[1]), *shape[2:]) if images and _is_batch(name, shape) else shape
 
 
 def rows(name: str, batch: int) -> Iterator[Row]:
