@@ -116,7 +116,7 @@ def test_fewer_images_than_planned(ops):
 
 
 def test_fewer_images_in_more_ranges():
-    """100 images are 13 ranges of the cpu backend and 60 are 15: partial gradients need room for both."""
+    """60 images have more ranges on the cpu backend than 100: partial gradients need room for both."""
     ops, small = backends.load("cpu"), Shape(1, 5, 5, 3)
     assert len(ops.image_ranges(60)) > len(ops.image_ranges(100))
     net, alone = (Net([Conv("conv1", K=4, kernel=3), Linear("fc", K=3), SoftmaxLoss("loss")], small, batch, ops) for batch in (100, 60))
