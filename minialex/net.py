@@ -63,7 +63,7 @@ class Net:
     def _plan_gradients(self) -> None:
         ops, sizes = self.ops, [shape.size for shape in self.shapes]
         self._split = next((i for i, layer in enumerate(self.layers) if not layer.per_image), len(self.layers))
-        every = [ops.image_ranges(n) for n in range(1, self.batch + 1)]     # fewer images may have more ranges: 60 have 15, 100 have 13
+        every = [ops.image_ranges(n) for n in range(1, self.batch + 1)]     # fewer images may have more ranges: 60 than 100
         most = max(map(len, every))
         self._block = max(stop - start for ranges in every for blocks in ranges for start, stop in blocks)
         self._whole = PingPong(ops, max(sizes[self._split:]) * self.batch, self.dtype)
@@ -102,14 +102,14 @@ class Net:
         self._n, self._step, self._training = n, step, training
         a = self._activations.views(n)
 
-        def lower(slot: int, blocks) -> None:
-            for start, stop in blocks:
-                views = a if stop - start == n else [y[:, start:stop] for y in a[:self._split + 1]]
-                for i in range(self._split):
-                    run = replace(self._runs[i], training=training, step=step, first=start)
-                    self.layers[i].fprop(self.ops, views[i], views[i + 1], run)
+        def lower(slot: int, block) -> None:
+            start, stop = block
+            views = a if stop - start == n else [y[:, start:stop] for y in a[:self._split + 1]]
+            for i in range(self._split):
+                run = replace(self._runs[i], training=training, step=step, first=start)
+                self.layers[i].fprop(self.ops, views[i], views[i + 1], run)
 
-        self.ops.parallel(lower, self.ops.image_ranges(n))
+        self.ops.parallel(lower, [block for blocks in self.ops.image_ranges(n) for block in blocks])
         for i in range(self._split, len(self.layers)):
             self.layers[i].fprop(self.ops, a[i], a[i + 1], replace(self._runs[i], training=training, step=step))
         self._labels = self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32))

@@ -9,7 +9,7 @@ import numpy as np
 
 from .workers import over_images
 
-ELEMENTS = 1 << 18              # of x in work at a time
+ELEMENTS = 1 << 19              # of x in work at a time
 
 
 @lru_cache(maxsize=256)

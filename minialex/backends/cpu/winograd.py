@@ -16,7 +16,7 @@ from ..checks import ConvDims
 from .parts import padded, parts
 from .workers import scratch, zeroed
 
-FEWEST_CHANNELS, FEWEST_TILES = 64, 100     # below, transforming costs more than the multiplications it saves
+FEWEST_CHANNELS, FEWEST_TILES = 64, 90     # below, transforming costs more than the multiplications it saves
 enabled = True                              # False: always the direct form (tests and measurements)
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])

@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -24,7 +25,7 @@ import numpy as np
 from ...spec import MiniAlexError, ShapeError
 from .. import checks
 
-RANGES = 16                 # partial gradients are kept for at most so many ranges of images
+RANGES = 16                 # partial gradients are kept for about so many ranges of images
 BLOCK = 4                   # images that one worker carries through the layers together
 REDUCE = 8192               # columns of partial sums that stay in cache while they are added
 
@@ -215,11 +216,8 @@ def _run(function: Callable, items: Sequence, wait: bool) -> None:
         for item in items:
             function(_thread.slot, item)
         return
-    if not pool.busy.acquire(blocking=wait):            # another thread's job has the workers: do it alone
-        function_only, pool = function, None
-        function = lambda slot, item: function_only(_thread.slot, item)     # noqa: E731
     job = _Job(function, items)
-    if pool is None:
+    if not pool.busy.acquire(blocking=wait):            # another thread's job has the workers: do it alone
         job.run(_thread.slot)
     else:
         try:
@@ -241,12 +239,17 @@ def parallel(function: Callable, items: Iterable) -> None:
 
 @lru_cache(maxsize=256)
 def image_ranges(N: int) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """N images as at most 16 ranges of blocks (start, stop) of at most 4 images: a function of N alone."""
+    """N images as ranges of blocks (start, stop) of at most 4 images: a function of N alone.
+
+    About 16 ranges, the last two of them halved: who comes last to the pile waits for a small piece.
+    """
     if N < 1:
         raise ShapeError(f"image_ranges: {N} images; at least one is needed")
-    size = -(-max(N, 1) // (RANGES * BLOCK)) * BLOCK
-    return tuple(tuple((block, min(block + BLOCK, start + size, N)) for block in range(start, min(start + size, N), BLOCK))
-                 for start in range(0, N, size))
+    size = -(-N // (RANGES * BLOCK)) * BLOCK
+    halved = max(0, -(-N // size) - 2) * size if 4 * size <= N else N
+    starts = [*range(0, halved, size), *range(halved, N, size // 2)]
+    return tuple(tuple((block, min(block + BLOCK, stop)) for block in range(start, stop, BLOCK))
+                 for start, stop in pairwise([*starts, N]))
 
 
 def over_images(function: Callable[[int, int], None], N: int, work: int) -> None:
