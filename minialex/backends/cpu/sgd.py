@@ -1,4 +1,4 @@
-"""The update of the paper's section 5 on the CPU, in runs that stay in the cache through its six passes."""
+"""The update of the paper's section 5 on the CPU, in runs of fixed length shared among the workers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from .. import checks
 from .workers import over_chunks, scratch
 
-RUN = 16384                 # elements of w, v, dw and scratch: 256 KB in float32
-RUNS = 16                   # of one item of work
+RUN = 131072                # elements: long enough that two workers do not queue for the interpreter between passes
+RUNS = 8                    # of one item of work
 
 
 def sgd_update(w: np.ndarray, v: np.ndarray, dw: np.ndarray, *, segments: tuple[tuple[int, int, float, float], ...],

@@ -27,7 +27,7 @@ from .. import checks
 
 RANGES = 16                 # partial gradients are kept for about so many ranges of images
 BLOCK = 4                   # images that one worker carries through the layers together
-REDUCE = 8192               # columns of partial sums that stay in cache while they are added
+REDUCE = 65536              # columns of partial sums that are added at a time
 
 
 # -------------------------------------------------------------------------------------------------------- arrays
