@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Item:
         return self.data() if callable(self.data) else self.data
 
 
-class Source:
+class Source(ABC):
     """A labelled picture set, read as a stream in an order that depends on nothing but its content.
 
     kind      "folder", "tar", "ilsvrc" or "cifar10"              path      what the user named
@@ -73,17 +74,17 @@ class Source:
         self.reason = "not an official archive, so there is no MD5 to compare with"
         self.notes: list[str] = []
 
+    @abstractmethod
     def count(self, split: str) -> int | None:
         """Number of items `items(split)` yields, or None where only a full pass could tell."""
-        raise NotImplementedError
 
+    @abstractmethod
     def items(self, split: str, start: int = 0) -> Iterator[Item]:
         """Streams the split from its item number `start` on, in constant memory and always in the same order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """16 hex digits of names, sizes and times: equal for the unchanged source, so that a store can tell what it was made from."""
-        raise NotImplementedError
 
     def _check(self, split: str) -> None:
         if split not in self.splits:

@@ -12,6 +12,7 @@ from .. import checks
 from ..checks import ConvDims
 from . import winograd
 from .parts import dense, padded, parts, pieces, record, windows
+from .sums import product_into
 from .workers import image_ranges, inside, over_chunks, over_images, scratch, sum_partials
 
 
@@ -225,21 +226,13 @@ def _wgrad(x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
         for sources, maps in todo:
             columns = _im2col(padded(x, sources, start, stop, d), d)
             first = maps.start % width
-            _sum_into(flat[maps], grads[maps.start // width][:, first:first + maps.stop - maps.start].T, columns, add)
+            product_into(flat[maps], grads[maps.start // width][:, first:first + maps.stop - maps.start].T, columns, add)
         for g, grad in enumerate(grads):
             _bias_gradient(grad, db[g * width:g * width + width], add)
-
-
-def _sum_into(out: np.ndarray, a: np.ndarray, b: np.ndarray, add: bool) -> None:
-    """out = a @ b, or out += a @ b."""
-    if add:
-        np.add(out, np.matmul(a, b, out=scratch("gradient", out.shape, out.dtype)), out=out)
-    else:
-        np.matmul(a, b, out=out)
 
 
 def _bias_gradient(grad: np.ndarray, db: np.ndarray, add: bool) -> None:
     """db = sum of grad (positions, maps): a product with ones is faster than a sum along the first axis."""
     ones = scratch("ones", (1, grad.shape[0]), grad.dtype)
     ones.fill(1)
-    _sum_into(db[None], ones, grad, add)
+    product_into(db[None], ones, grad, add)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import checks
+from .sums import product_into
 from .workers import over_chunks, scratch
 
 CHUNKS = 16                     # at most; of features, the same for any number of workers
@@ -76,16 +77,9 @@ def linear_wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray, 
         maps = slice(g * Ky + start, g * Ky + stop)
         grad = dy[g, :, start:stop]
         for gx, inputs in readers[g if groups > 1 else 0]:
-            _sum_into(dw[maps, inputs], grad.T, x[gx], accumulate)
+            product_into(dw[maps, inputs], grad.T, x[gx], accumulate)
         total = np.add.reduce(grad, axis=0, out=scratch("total", (stop - start,), db.dtype))
         np.add(db[maps], total, out=db[maps]) if accumulate else np.copyto(db[maps], total)
 
     for g in range(dy.shape[0]):
         over_chunks(lambda start, stop, g=g: chunk(g, start, stop), Ky, _step(Ky, dy.shape[1] * Ky * dw.shape[1]))
-
-
-def _sum_into(out: np.ndarray, a: np.ndarray, b: np.ndarray, add: bool) -> None:
-    if add:
-        np.add(out, np.matmul(a, b, out=scratch("gradient", out.shape, out.dtype)), out=out)
-    else:
-        np.matmul(a, b, out=out)

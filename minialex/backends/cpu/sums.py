@@ -1,4 +1,4 @@
-"""Sums of n neighbours by doubling: no running sums, which cancel, and no slower cumulative sum."""
+"""Sums of n neighbours by doubling (no running sums, which cancel, and no slower cumulative sum), and products that add up."""
 
 from __future__ import annotations
 
@@ -42,3 +42,11 @@ def divide_by_power(x: np.ndarray, s: np.ndarray, beta: float, out: np.ndarray) 
         np.divide(x, np.multiply(root, fourth, out=root), out=out)
     else:
         np.multiply(x, np.power(s, -beta, out=root), out=out)
+
+
+def product_into(out: np.ndarray, a: np.ndarray, b: np.ndarray, add: bool) -> None:
+    """out = a @ b, or out += a @ b."""
+    if add:
+        np.add(out, np.matmul(a, b, out=scratch("gradient", out.shape, out.dtype)), out=out)
+    else:
+        np.matmul(a, b, out=out)
