@@ -29,6 +29,14 @@ class LayoutError(MiniAlexError, ValueError):
     """An array that is not contiguous per image, or that overlaps one it must not overlap."""
 
 
+class DeviceError(MiniAlexError):
+    """The GPU, its runtime or the emulator refused or failed: with the kernel and the runtime's own words."""
+
+
+class DeviceMemoryError(DeviceError):
+    """No memory left on the device."""
+
+
 class BackendUnavailable(MiniAlexError, RuntimeError):
     """A backend that cannot be loaded here; the message carries the original reason."""
 

@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 
 from minialex import backends
+from minialex.backends.signatures import OPS, STEMS
 from minialex.spec import BackendUnavailable
+from minialex.testing.onhost import OnHost
 
 BACKENDS = ("reference", "cpu")     # those whose arrays are NumPy's: on every machine
+COMPILED = ("emulated", "cuda")         # those with arrays of their own, where they are built
 
 
 def load_or_skip(name: str):
@@ -32,12 +35,40 @@ def load_or_skip(name: str):
         pytest.skip(str(error))
 
 
-@pytest.fixture(params=BACKENDS)
+def compiled_backends() -> list[str]:
+    """The compiled backends that load here or are required."""
+    required = os.environ.get("MINIALEX_REQUIRE", "").split(",")
+    return [name for name, reason in backends.available().items() if name in COMPILED and (reason is None or name in required)]
+
+
+def ways(stem: str) -> list[str]:
+    """Each compiled backend as its `choose` decides, then with each float32 variant that an op of the stem has."""
+    names = []
+    for backend in compiled_backends():
+        names.append(backend)
+        try:
+            kernels = backends.load(backend).kernels
+        except BackendUnavailable:
+            continue                                                        # required, but not there: the fixture fails
+        tables = (kernels.extension.tables.get(op, ()) for op in OPS if op.startswith(f"{stem}_"))
+        rows = dict.fromkeys(name for table in tables for name, precision in table if precision == "float32")
+        names += [f"{backend}:{variant}" for variant in rows]
+    return names
+
+
+def pytest_generate_tests(metafunc):
+    if "ops" in metafunc.fixturenames:
+        stem = metafunc.module.__name__.removeprefix("test_")
+        metafunc.parametrize("ops", [*BACKENDS, *(ways(stem) if stem in STEMS else [])], indirect=True)
+
+
+@pytest.fixture
 def ops(request):
-    """Each backend in turn; its number of workers is put back afterwards."""
-    module = load_or_skip(request.param)
+    """Each backend in turn, the compiled ones behind NumPy arrays; its number of workers is put back afterwards."""
+    name, _, variant = request.param.partition(":")
+    module = load_or_skip(name)
     workers = module.workers()
-    yield module
+    yield OnHost(module, variant or None) if name in COMPILED else module
     module.set_workers(workers)
 
 

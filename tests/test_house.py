@@ -35,6 +35,10 @@ MAY_IMPORT = {
     "backends.signatures": (), "backends.checks": ("spec",), "backends.__init__": ("spec",),
     "backends.reference": ("spec", "backends.checks", "backends.reference"),        # its own Philox: an oracle judges philox.py
     "backends.cpu": ("spec", "philox", "backends.checks", "backends.cpu"),
+    # never the oracle: it would judge itself
+    "backends.compiled": ("spec", "backends.checks", "backends.signatures"),
+    "backends.emulated": ("spec", "_emulated", "backends.compiled", "backends.emulated"),
+    "backends.cuda": ("spec", "_cuda", "backends.compiled"),
     "nets": FLOOR_2, "columns": FLOOR_2,
     "progress": (), "config": (*FLOOR_0, *FLOOR_2),
     "memory": FLOOR_3, "exchange": FLOOR_3, "fuse": FLOOR_3, "net": FLOOR_3,
@@ -46,8 +50,9 @@ MAY_IMPORT = {
 # Beyond the standard library.  The declarations need nothing; the oracle and the fast NumPy path only NumPy.
 ONLY_STDLIB = ("__init__", "spec", "files", "layers", "nets", "columns", "fuse",
                "backends.signatures", "backends.checks", "backends.__init__")
-ONLY_NUMPY = ("philox", "memory", "exchange", "net", "optim", "backends.reference", "backends.cpu", "testing")
-PEERS = {"bench": {"torch"}}                                                        # what the bench compares with, where installed
+ONLY_NUMPY = ("philox", "memory", "exchange", "net", "optim", "backends.reference", "backends.cpu", "backends.compiled", "backends.emulated",
+              "testing")
+PEERS = {"bench": {"torch"}, "backends.cuda": {"cupy"}}                             # where installed: the bench's peer, the extra's arrays
 BY_NAME = ("backends.__init__", "testing.mutants")
 IMPORT_NAME = {"pillow": "PIL"}
 
@@ -164,9 +169,9 @@ def test_an_import_from_above_is_found(name, source, word):
 
 
 def plain_signature(function) -> str:
-    """As OPS writes it: names, order, kinds and defaults, no annotations."""
+    """As OPS writes it: names, order, kinds and defaults, no annotations, without the compiled backends' `variant`."""
     signature = inspect.signature(function)
-    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values() if p.name != "variant"]
     return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
@@ -189,16 +194,20 @@ def test_a_differing_signature_is_seen():
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_a_layer_has_its_room(stem):
-    floors = ["minialex/backends/reference", "minialex/backends/cpu"] + (["minialex/layers"] if stem not in ("sgd", "augment") else [])
-    missing = [f"{floor}/{stem}.py" for floor in floors if not (ROOT / floor / f"{stem}.py").is_file()]
+    floors = ["minialex/backends/reference", "minialex/backends/cpu"] + (["minialex/layers"] if stem not in ("joint", "sgd", "augment") else [])
+    floors += ["cuda", "bindings"]
+    suffix = {"cuda": ".cu", "bindings": ".cpp"}
+    missing = [name for floor in floors if not (ROOT / (name := f"{floor}/{stem}{suffix.get(floor, '.py')}")).is_file()]
     missing += [] if (ROOT / "tests" / f"test_{stem}.py").is_file() else [f"tests/test_{stem}.py"]
     assert not missing
     assert any(op.startswith(f"{stem}_") for op in OPS)
 
 
 def test_every_kernel_has_its_doorbell_and_its_test():
-    stems = {p.stem for p in ROOT.glob("cuda/*.cu")}
-    assert {s for s in stems if not (ROOT / "bindings" / f"{s}.cpp").is_file() or not (ROOT / "tests" / f"test_{s}.py").is_file()} == set()
+    """conv.cu has both; conv_tiled.cu is a part of conv's room."""
+    files = {p.stem for p in ROOT.glob("cuda/*.cu")}
+    rooms = {next((stem for stem in sorted(STEMS, key=len, reverse=True) if f"{name}_".startswith(f"{stem}_")), name) for name in files}
+    assert {s for s in rooms if not (ROOT / "bindings" / f"{s}.cpp").is_file() or not (ROOT / "tests" / f"test_{s}.py").is_file()} == set()
 
 
 def test_files_stay_small():

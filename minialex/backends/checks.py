@@ -79,10 +79,16 @@ def dtype(op: str, name: str, array, want: str) -> None:
         raise DTypeError(f"{op}: {name} is {array.dtype}, but {want} is needed")
 
 
+def _address(array) -> int:
+    """Of a NumPy or a CuPy array."""
+    facts = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return facts["data"][0]
+
+
 def _range(array) -> tuple[int, int]:
     if hasattr(array, "memory_range"):
         return array.memory_range
-    low = high = array.__array_interface__["data"][0]
+    low = high = _address(array)
     for extent, step in zip(array.shape, array.strides, strict=True):
         if extent == 0:
             return (low, low)
@@ -97,7 +103,7 @@ def _interleaved(a, b) -> bool:
     """Two blocks of images of one (G, N, ...) array: their address ranges cross, their elements do not."""
     if a.shape[2:] != b.shape[2:] or a.strides != b.strides or a.ndim < 3 or not a.strides[0] or not a.strides[1]:
         return False
-    distance = abs(a.__array_interface__["data"][0] - b.__array_interface__["data"][0])
+    distance = abs(_address(a) - _address(b))
     images, rest = divmod(distance, a.strides[1])
     return rest == 0 and max(a.shape[1], b.shape[1]) <= images and (images + max(a.shape[1], b.shape[1])) * a.strides[1] <= a.strides[0]
 
@@ -216,6 +222,25 @@ def pool(op: str, *, x, y, window, stride, outputs, **more) -> None:
     named = {"x": x, "y": y, **more}
     per_image(op, **named)
     separate(op, {n: named[n] for n in outputs}, {n: a for n, a in named.items() if n not in outputs})
+
+
+def norm_pool(op: str, *, n, x, y, window, stride, outputs, **more) -> None:
+    """A norm across channels with the pool behind it."""
+    if n < 1 or n % 2 == 0:
+        _fail(op, f"a window of n={n} has no centre; n must be odd")
+    pool(op, x=x, y=y, window=window, stride=stride, outputs=outputs, **more)
+
+
+def joint(op: str, *, p, q, b, y) -> None:
+    """Equal shapes of rank 3 or 5; y may be p or q."""
+    elementwise(op, p=p, q=q, y=y, outputs=("y",))
+    if p.ndim not in (3, 5):
+        _fail(op, f"p has {p.ndim} axes, but (G, N, F) or (G, N, H, W, C) is needed")
+    if b is not None:
+        floats(op, p=p, b=b)
+        shape(op, "b", b, (p.shape[0] * p.shape[-1],))
+        contiguous(op, b=b)
+        separate(op, {"y": y}, {"b": b})
 
 
 def ties(op: str, value) -> None:

@@ -11,7 +11,8 @@ are contiguous.  Wrong arguments raise ShapeError, DTypeError or LayoutError bef
 
 Sums.  Where a layer reads several columns (groups=1 on G > 1), y = (P_0 + P_1 + ...) + b with P_c the product over
 column c's channels, and dx of a column is D_0 + D_1 + ... over the output columns: the same on every placement.
-`accumulate=True` adds dw and db to what is there.
+`accumulate=True` adds dw and db to what is there.  joint_sum is that sum for products made apart: y = (p + q) + b, all
+of y's shape, b (G * C,) or None; y may be p or q.  `b` of the fprops may be None too (no bias is added).
 
 Numbers.  `conv` pad is an int or (before, after), both axes alike; reads beyond the border are zeros.  LRN's and
 spatial_norm's alpha multiply the plain sum of squares, windows clipped.  maxpool ties: "first" in row order or "all".
@@ -20,6 +21,13 @@ avgpool divides by the clipped count.
 Dropout.  Kept values are x * scale, others 0.  Word e % 4 of Philox4x32-10 with counter (e // 4, first + n, step, layer)
 and key (seed low 32 bits, seed high 32 bits) decides element e = (h * W + w) * (G * C) + g * C + c of image n of the
 array: kept when word < keep * 2^32.  dropout_test is y = x * factor.
+
+Fusion.  fused() names the neighbours ("conv_relu", "lrn_maxpool") that one op of this backend does in one trip through memory;
+the other backends have these ops too, as compositions.  lrn_maxpool: y = maxpool(lrn(x)); bprop recomputes the norm from x, and
+with relu=True multiplies dx by (x > 0), the gradient of a ReLU right below.  The bits are those of the ops one after the other.
+
+Precision.  set_precision("float32" | "tf32" | "bf16"): operands of products are rounded to it, sums stay float32; backends
+without tensor cores take "float32" alone.  Compiled backends take one more keyword, variant=None: a row of the op's table.
 
 Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); dx = (p - onehot) * scale.
 
@@ -55,6 +63,9 @@ OPS: dict[str, str] = {
     "workers": "()",
     "set_workers": "(n)",
     "sum_partials": "(partials, out)",
+    # what this backend does faster in one trip, and in which precision it multiplies
+    "fused": "()",
+    "set_precision": "(name)",
     # layers with weights
     "conv_fprop": f"(x, w, b, y, {_GEOMETRY})",
     "conv_relu_fprop": f"(x, w, b, y, {_GEOMETRY})",
@@ -66,6 +77,7 @@ OPS: dict[str, str] = {
     "linear_fprop": "(x, w, b, y, *, groups)",
     "linear_dgrad": "(dy, w, dx, *, groups)",
     "linear_wgrad": "(x, dy, dw, db, *, groups, accumulate=False)",
+    "joint_sum": "(p, q, b, y)",
     # layers without weights
     "relu_fprop": "(x, y)",
     "relu_bprop": "(y, dy, dx)",
@@ -81,6 +93,8 @@ OPS: dict[str, str] = {
     "maxpool_bprop": f"(x, y, dy, dx, {_POOL}, ties)",
     "avgpool_fprop": f"(x, y, {_POOL})",
     "avgpool_bprop": f"(dy, dx, {_POOL})",
+    "lrn_maxpool_fprop": f"(x, y, {_NORM}, window, stride)",
+    "lrn_maxpool_bprop": f"(x, y, dy, dx, {_NORM}, window, stride, ties, relu)",
     "dropout_fprop": f"(x, y, {_DROPOUT})",
     "dropout_bprop": f"(dy, dx, {_DROPOUT})",
     "dropout_test": "(x, y, *, factor)",
@@ -91,6 +105,6 @@ OPS: dict[str, str] = {
     "augment_fprop": "(images, mean, offsets, flips, noise, y, *, mean_at, scale)",
 }
 
-# op stem -> the file of that stem on every floor (layers, reference, cpu, later cuda and bindings)
-STEMS = ("conv", "local", "linear", "relu", "tanh", "sigmoid", "lrn", "spatial_norm", "maxpool", "avgpool",
+# op stem -> the file of that stem on every floor (layers, reference, cpu, cuda and bindings)
+STEMS = ("conv", "local", "linear", "joint", "relu", "tanh", "sigmoid", "lrn", "spatial_norm", "maxpool", "avgpool", "lrn_maxpool",
          "dropout", "loss", "sgd", "augment")

@@ -71,7 +71,9 @@ def refused(ops: ModuleType, op: str, error: type[Exception], outputs: tuple[str
     """Asserts that the call raises `error`, with one line of text that begins with the op's name, before it writes
     anything; returns the line.
 
-    `outputs` names the arrays among `arguments` that the op would write."""
+    `outputs` names the arrays among `arguments` that the op would write.  A compiled backend is handed the NumPy arrays as they
+    are: its checks come before it asks where an array lives."""
+    ops = getattr(ops, "device_ops", ops)
     before = {name: a.tobytes() for name, a in arguments.items() if isinstance(a, np.ndarray)}
     try:
         getattr(ops, op)(**arguments)

@@ -1,0 +1,105 @@
+// CUDA's arithmetic, bit and atomic words.  Included by emulated.h.
+#pragma once
+#include <math.h>
+#include <climits>
+#include "checker.h"
+
+template <class T> T __ldg(const T* pointer) { return *pointer; }
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+template <class To, class From> To bits_as(From value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To result;
+  __builtin_memcpy(&result, &value, sizeof result);
+  return result;
+}
+inline unsigned __float_as_uint(float value) { return bits_as<unsigned>(value); }
+inline int __float_as_int(float value) { return bits_as<int>(value); }
+inline float __uint_as_float(unsigned value) { return bits_as<float>(value); }
+inline float __int_as_float(int value) { return bits_as<float>(value); }
+
+// Rounded once and never contracted with a neighbour; of the machines here only aarch64's compilers contract without being asked.
+inline float minialex_rounded(float value) {
+#if defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
+inline float __fadd_rn(float a, float b) { return minialex_rounded(a + b); }
+inline float __fsub_rn(float a, float b) { return minialex_rounded(a - b); }
+inline float __fmul_rn(float a, float b) { return minialex_rounded(a * b); }
+inline float __fdiv_rn(float a, float b) { return minialex_rounded(a / b); }
+inline float __frcp_rn(float a) { return minialex_rounded(1.0f / a); }
+inline float __fsqrt_rn(float a) { return sqrtf(a); }
+inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline float __frsqrt_rn(float x) { return 1.0f / sqrtf(x); }
+inline float __expf(float x) { return expf(x); }
+inline float __exp10f(float x) { return powf(10.0f, x); }
+inline float __logf(float x) { return logf(x); }
+inline float __log2f(float x) { return log2f(x); }
+inline float __powf(float x, float y) { return powf(x, y); }
+inline float __sinf(float x) { return sinf(x); }
+inline float __cosf(float x) { return cosf(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }      // NaN gives 0
+
+inline int __float2int_rn(float x) { return static_cast<int>(rintf(x)); }
+inline int __float2int_rz(float x) { return static_cast<int>(x); }
+inline int __float2int_rd(float x) { return static_cast<int>(floorf(x)); }
+inline float __int2float_rn(int x) { return static_cast<float>(x); }
+inline float __uint2float_rn(unsigned x) { return static_cast<float>(x); }
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((static_cast<unsigned long long>(a) * b) >> 32); }
+inline int __mulhi(int a, int b) { return static_cast<int>((static_cast<long long>(a) * b) >> 32); }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return static_cast<unsigned long long>((static_cast<unsigned __int128>(a) * b) >> 64);
+}
+inline int __popc(unsigned value) { return __builtin_popcount(value); }
+inline int __popcll(unsigned long long value) { return __builtin_popcountll(value); }
+inline int __clz(int value) { return value ? __builtin_clz(static_cast<unsigned>(value)) : 32; }
+inline int __clzll(long long value) { return value ? __builtin_clzll(static_cast<unsigned long long>(value)) : 64; }
+inline int __ffs(int value) { return __builtin_ffs(value); }
+inline int __ffsll(long long value) { return __builtin_ffsll(value); }
+
+template <class A, class B> constexpr auto min(A a, B b) {
+  using Both = std::common_type_t<A, B>;
+  return Both(b) < Both(a) ? Both(b) : Both(a);
+}
+template <class A, class B> constexpr auto max(A a, B b) {
+  using Both = std::common_type_t<A, B>;
+  return Both(a) < Both(b) ? Both(b) : Both(a);
+}
+// As CUDA: of a number and a NaN, the number.
+inline float min(float a, float b) { return fminf(a, b); }
+inline float max(float a, float b) { return fmaxf(a, b); }
+
+// Atomics return the value before.  `update` gives the new value from the old one.
+template <class T, class Update> MINIALEX_UNCHECKED T minialex_atomic(T* pointer, Update update) {
+  using Bits = std::conditional_t<sizeof(T) == 4, unsigned, unsigned long long>;
+  minialex::emulated::check_aligned(pointer, sizeof(T), "an atomic operation");
+  minialex::emulated::note(pointer, sizeof(T), minialex::emulated::Access::atomic);
+  Bits* word = reinterpret_cast<Bits*>(pointer);
+  Bits before = __atomic_load_n(word, __ATOMIC_RELAXED);
+  while (!__atomic_compare_exchange_n(word, &before, bits_as<Bits>(update(bits_as<T>(before))), true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {}
+  return bits_as<T>(before);
+}
+#define MINIALEX_ATOMICS(type)                                                                                          \
+  inline type atomicAdd(type* pointer, type value) { return minialex_atomic(pointer, [=](type old) -> type { return old + value; }); } \
+  inline type atomicExch(type* pointer, type value) { return minialex_atomic(pointer, [=](type) { return value; }); }
+#define MINIALEX_INTEGER_ATOMICS(type)                                                                                  \
+  MINIALEX_ATOMICS(type)                                                                                                \
+  inline type atomicMax(type* pointer, type value) { return minialex_atomic(pointer, [=](type old) { return old < value ? value : old; }); } \
+  inline type atomicMin(type* pointer, type value) { return minialex_atomic(pointer, [=](type old) { return value < old ? value : old; }); } \
+  inline type atomicCAS(type* pointer, type expected, type value) {                                                     \
+    return minialex_atomic(pointer, [=](type old) { return old == expected ? value : old; });                           \
+  }
+MINIALEX_ATOMICS(float)
+MINIALEX_INTEGER_ATOMICS(int)
+MINIALEX_INTEGER_ATOMICS(unsigned)
+MINIALEX_INTEGER_ATOMICS(unsigned long long)
+#undef MINIALEX_ATOMICS
+#undef MINIALEX_INTEGER_ATOMICS

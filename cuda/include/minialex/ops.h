@@ -1,0 +1,242 @@
+// Every op of the kernels: what a call carries, and the table of its variants, in the order of minialex/backends/signatures.py.
+// Pointers are device memory, contiguous, 16-byte aligned and separate unless a comment says otherwise.
+#pragma once
+#include "dims.h"
+#include "variants.h"
+
+namespace minialex {
+
+// ---- layers with weights.  `b` may be nullptr (no bias); wgrad adds to dw and db when `accumulate`.
+struct ConvFprop {
+  using Dims = ConvDims;
+  ConvDims dims;
+  const float *x, *w, *b;
+  float* y;
+  bool relu;                                           // y = max(y, 0) on the way out
+  void* workspace;
+};
+struct ConvDgrad {
+  using Dims = ConvDims;
+  ConvDims dims;
+  const float *dy, *w;
+  float* dx;
+  void* workspace;
+};
+struct ConvWgrad {
+  using Dims = ConvDims;
+  ConvDims dims;
+  const float *x, *dy;
+  float *dw, *db;
+  bool accumulate;
+  void* workspace;
+};
+const Op<ConvFprop>& conv_fprop();                     // also conv_relu_fprop
+const Op<ConvDgrad>& conv_dgrad();
+const Op<ConvWgrad>& conv_wgrad();
+
+// Locally connected: w (P, Q, K, R, S, Cg), b (P, Q, K).  The same calls under names of their own.
+struct LocalFprop : ConvFprop {};
+struct LocalDgrad : ConvDgrad {};
+struct LocalWgrad : ConvWgrad {};
+const Op<LocalFprop>& local_fprop();
+const Op<LocalDgrad>& local_dgrad();
+const Op<LocalWgrad>& local_wgrad();
+
+struct LinearFprop {
+  using Dims = LinearDims;
+  LinearDims dims;
+  const float *x, *w, *b;
+  float* y;
+  void* workspace;
+};
+struct LinearDgrad {
+  using Dims = LinearDims;
+  LinearDims dims;
+  const float *dy, *w;
+  float* dx;
+  void* workspace;
+};
+struct LinearWgrad {
+  using Dims = LinearDims;
+  LinearDims dims;
+  const float *x, *dy;
+  float *dw, *db;
+  bool accumulate;
+  void* workspace;
+};
+const Op<LinearFprop>& linear_fprop();
+const Op<LinearDgrad>& linear_dgrad();
+const Op<LinearWgrad>& linear_wgrad();
+
+// y = (p + q) + b, the sum of a joint layer whose two products were made apart; b (channels,) or nullptr.
+struct JointSum {
+  struct Dims {
+    int64_t size;
+    int G, per_column, C;                              // p, q, y are (G, per_column / C positions, C); channel g * C + c has bias b[g * C + c]
+    std::string text() const { return minialex::text(G, " columns of ", per_column, ", ", C, " channels"); }
+  } dims;
+  const float *p, *q, *b;
+  float* y;                                            // may be p or q
+  void* workspace;
+};
+const Op<JointSum>& joint_sum();
+
+// ---- elementwise: y may be x, dx may be dy
+struct MapFprop {
+  using Dims = MapDims;
+  MapDims dims;
+  const float* x;
+  float* y;
+  void* workspace;
+};
+struct MapBprop {
+  using Dims = MapDims;
+  MapDims dims;
+  const float *y, *dy;
+  float* dx;
+  void* workspace;
+};
+const Op<MapFprop>& relu_fprop();
+const Op<MapBprop>& relu_bprop();
+const Op<MapFprop>& tanh_fprop();
+const Op<MapBprop>& tanh_bprop();
+const Op<MapFprop>& sigmoid_fprop();
+const Op<MapBprop>& sigmoid_bprop();
+
+// ---- norms and pools
+struct NormFprop {
+  using Dims = NormDims;
+  NormDims dims;
+  const float* x;
+  float* y;
+  float k, alpha, beta;
+  void* workspace;
+};
+struct NormBprop {
+  using Dims = NormDims;
+  NormDims dims;
+  const float *x, *dy;
+  float* dx;
+  float k, alpha, beta;
+  void* workspace;
+};
+const Op<NormFprop>& lrn_fprop();
+const Op<NormBprop>& lrn_bprop();
+const Op<NormFprop>& spatial_norm_fprop();
+const Op<NormBprop>& spatial_norm_bprop();
+
+struct PoolFprop {
+  using Dims = PoolDims;
+  PoolDims dims;
+  const float* x;
+  float* y;
+  void* workspace;
+};
+struct PoolBprop {
+  using Dims = PoolDims;
+  PoolDims dims;
+  const float *x, *y, *dy;                             // x and y are nullptr for average pooling
+  float* dx;
+  void* workspace;
+};
+const Op<PoolFprop>& maxpool_fprop();
+const Op<PoolBprop>& maxpool_bprop();
+const Op<PoolFprop>& avgpool_fprop();
+const Op<PoolBprop>& avgpool_bprop();
+
+// y = maxpool(lrn(x)) and its gradient in one trip; `relu` also multiplies dx by (x > 0), the gradient of a ReLU below.
+struct NormPoolFprop {
+  using Dims = NormPoolDims;
+  NormPoolDims dims;
+  const float* x;
+  float* y;
+  float k, alpha, beta;
+  void* workspace;
+};
+struct NormPoolBprop {
+  using Dims = NormPoolDims;
+  NormPoolDims dims;
+  const float *x, *y, *dy;
+  float* dx;
+  float k, alpha, beta;
+  bool relu;
+  void* workspace;
+};
+const Op<NormPoolFprop>& lrn_maxpool_fprop();
+const Op<NormPoolBprop>& lrn_maxpool_bprop();
+
+// ---- dropout: y may be x.  fprop and bprop are the same multiplication by the mask.
+struct Dropout {
+  using Dims = DropoutDims;
+  DropoutDims dims;
+  const float* x;
+  float* y;
+  uint64_t threshold;                                  // a value is kept when its Philox word is below: keep * 2^32
+  float scale;
+  uint64_t seed;
+  uint32_t step, layer, first;
+  void* workspace;
+};
+struct DropoutTest {
+  using Dims = MapDims;
+  MapDims dims;
+  const float* x;
+  float* y;
+  float factor;
+  void* workspace;
+};
+const Op<Dropout>& dropout_fprop();                    // also dropout_bprop
+const Op<DropoutTest>& dropout_test();
+
+// ---- loss
+struct LossFprop {
+  using Dims = LossDims;
+  LossDims dims;
+  const float* x;
+  const int32_t* labels;
+  float *p, *loss;
+  void* workspace;
+};
+struct LossBprop {
+  using Dims = LossDims;
+  LossDims dims;
+  const float* p;
+  const int32_t* labels;
+  float* dx;
+  float scale;
+  void* workspace;
+};
+const Op<LossFprop>& loss_fprop();
+const Op<LossBprop>& loss_bprop();
+
+// ---- learning and input
+struct Segment {
+  int64_t start, stop;
+  float rate, decay;
+};
+struct SGDUpdate {
+  using Dims = SGDDims;
+  SGDDims dims;
+  float *w, *v;
+  const float* dw;
+  const Segment* segments;                             // host memory: dims.segments rows, ascending
+  float momentum;
+  void* workspace;
+};
+const Op<SGDUpdate>& sgd_update();
+
+struct AugmentFprop {
+  using Dims = AugmentDims;
+  AugmentDims dims;
+  const uint8_t* images;
+  const float* mean;                                   // (H0, W0, C)
+  const int32_t* offsets;                              // (N, 2): top, left
+  const uint8_t* flips;                                // (N,) 0 or 1
+  const float* noise;                                  // (N, C)
+  float* y;
+  float scale;
+  void* workspace;
+};
+const Op<AugmentFprop>& augment_fprop();
+
+}  // namespace minialex

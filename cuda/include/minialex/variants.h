@@ -1,0 +1,56 @@
+// How an op is implemented more than once: a table of variants, best first, and the pure choice between them.
+#pragma once
+#include <cstring>
+#include <string>
+#include <vector>
+#include "check.h"
+#include "runtime.h"
+
+namespace minialex {
+
+// A way to run an op whose arguments are a Call: `Call::Dims dims`, pointers, and `void* workspace`.
+// `refuses`, `prefers` and `workspace` are functions of the dims alone, so the choice never depends on data, addresses or placement.
+template <class Call> struct Variant {
+  using Dims = typename Call::Dims;
+  const char* name;                                   // by idea: "direct", "tiled", "vector", "tf32", "bf16"
+  const char* precision;                              // of its products: "float32", "tf32" or "bf16"
+  const char* (*refuses)(const Dims&);                // nullptr: runs every shape; else returns nullptr or the rule broken, in words
+  bool (*prefers)(const Dims&);                       // nullptr: always; false leaves the shape to a later row
+  size_t (*workspace)(const Dims&);                   // nullptr: none; else bytes
+  void (*launch)(const Call&, Stream);
+};
+
+// The rows stand in the order of preference; the last one is "direct" and runs every shape.
+template <class Call> struct Op {
+  const char* name;
+  std::vector<Variant<Call>> variants;
+};
+
+template <class Call> const char* refusal(const Variant<Call>& variant, const typename Call::Dims& dims) {
+  return variant.refuses ? variant.refuses(dims) : nullptr;
+}
+
+// The first row of the wanted precision that runs and prefers these dims; where no row of that precision does, of float32.
+template <class Call> const Variant<Call>& choose(const Op<Call>& op, const typename Call::Dims& dims, const char* precision = "float32") {
+  for (const char* wanted : {precision, "float32"})
+    for (const auto& variant : op.variants)
+      if (!std::strcmp(variant.precision, wanted) && !refusal(variant, dims) && (!variant.prefers || variant.prefers(dims))) return variant;
+  return op.variants.back();
+}
+
+// The row called `name`; ShapeError where there is none or it refuses the dims.
+template <class Call> const Variant<Call>& forced(const Op<Call>& op, const typename Call::Dims& dims, const std::string& name) {
+  std::string names;
+  for (const auto& variant : op.variants) {
+    if (name == variant.name) {
+      const char* why = refusal(variant, dims);
+      MINIALEX_CHECK(ShapeError, !why, op.name, ": variant ", name, " does not run ", dims.text(), ": ", why ? why : "");
+      return variant;
+    }
+    names += names.empty() ? "" : ", ";
+    names += variant.name;
+  }
+  throw ShapeError(text(op.name, ": there is no variant ", name, "; there are ", names));
+}
+
+}  // namespace minialex

@@ -1,0 +1,325 @@
+"""The ops of the two compiled backends, emulated and cuda: check the arguments, ring the doorbell of the kernel.
+
+One class for both, since the kernels are the same files; what differs is where arrays live (`memory`) and which extension
+runs them.  Every op takes `variant`, the name of one row of its table (cuda/README.md); None lets the kernels' own
+`choose` decide, a pure function of the shapes.  Kernels compute on float32 arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..spec import DTypeError, MiniAlexError, ShapeError
+from . import checks
+from .signatures import OPS
+
+PRECISIONS = ("float32", "tf32", "bf16")
+FUSED = ("conv_relu", "lrn_maxpool")                        # neighbours the kernels do in one trip through memory
+
+
+class Memory(Protocol):
+    """Arrays of one device."""
+
+    device: int
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any: ...
+    def from_host(self, array: np.ndarray, out: Any) -> Any: ...
+    def to_host(self, array: Any) -> np.ndarray: ...
+    def copy(self, source: Any, out: Any) -> None: ...
+    def stream(self) -> int: ...
+    def workspace(self, nbytes: int) -> int: ...
+
+
+def _float32(op: str, array: Any) -> None:
+    if str(array.dtype) != "float32":
+        raise DTypeError(f"{op}: the arrays are {array.dtype}, but the kernels compute in float32; use the reference backend for others")
+
+
+class Compiled:
+    """The ops on one device of `extension`, minialex._emulated or minialex._cuda."""
+
+    def __init__(self, extension: ModuleType, memory: Memory):
+        self.extension, self.memory = extension, memory
+        self._context = extension.Context()
+        self._context.device = memory.device
+        self._context.workspace = memory.workspace
+
+    def _ring(self, op: str, dims: Iterable, *arguments: Any, variant: str | None) -> None:
+        self._context.stream = self.memory.stream()
+        getattr(self.extension, op)(tuple(dims), *arguments, self._context, variant)
+
+    def exports(self) -> dict[str, Callable]:
+        """The ops by name, for the namespace of a backend module."""
+        return {name: getattr(self, name) for name in OPS}
+
+    # ---------------------------------------------------------------- what the tests and the bench ask
+    def variants(self, op: str) -> tuple[str, ...]:
+        """The rows of an op's table, best first; "direct" is the last."""
+        return tuple(name for name, _ in self.extension.tables[op])
+
+    def precision_of(self, op: str, variant: str) -> str:
+        """In which precision a variant multiplies; sums are float32 in all of them."""
+        return dict(self.extension.tables[op])[variant]
+
+    def choose(self, op: str, dims: Iterable, precision: str = "float32") -> str:
+        """The variant that runs these dims; looks at nothing else."""
+        return self.extension.choices[op](tuple(dims), precision)
+
+    # ---------------------------------------------------------------- arrays
+    def empty(self, shape, dtype="float32"):
+        return self.memory.empty(tuple(shape), str(dtype))
+
+    def from_host(self, array, out=None):
+        array = np.ascontiguousarray(array)
+        if out is not None:
+            checks.shape("from_host", "array", array, out.shape)
+            checks.dtype("from_host", "array", array, str(out.dtype))
+        return self.memory.from_host(array, out)
+
+    def to_host(self, array):
+        return self.memory.to_host(array)
+
+    # ---------------------------------------------------------------- images in blocks: a device takes the whole batch at once
+    def image_ranges(self, N):
+        if N < 1:
+            raise ShapeError(f"image_ranges: a batch of {N} images; give at least one")
+        return (((0, N),),)
+
+    def parallel(self, function, items):
+        for item in items:
+            function(0, item)
+
+    def workers(self):
+        return 1
+
+    def set_workers(self, n):
+        if n < 1:
+            raise MiniAlexError(f"set_workers: {n} workers; at least one is needed")
+
+    def sum_partials(self, partials, out):
+        """Of one row on these backends, as image_ranges gives one range; of several in their order."""
+        checks.rank("sum_partials", partials=partials, want=2)
+        checks.floats("sum_partials", partials=partials, out=out)
+        checks.shape("sum_partials", "out", out, (partials.shape[1],))
+        checks.separate("sum_partials", {"out": out}, {"partials": partials})
+        self.memory.copy(partials[:1].reshape(out.shape), out)
+        total = out.reshape((1, 1, -1))
+        for r in range(1, partials.shape[0]):
+            self.joint_sum(total, partials[r:r + 1].reshape(total.shape), None, total)
+
+    def fused(self):
+        return FUSED
+
+    def set_precision(self, name):
+        if name not in PRECISIONS:
+            raise MiniAlexError(f"set_precision: there is no precision {name!r}; choose {', '.join(PRECISIONS)}")
+        self._context.precision = name
+
+    # ---------------------------------------------------------------- layers with weights
+    def conv_fprop(self, x, w, b, y, *, stride, pad, groups, variant=None):
+        dims = checks.conv("conv_fprop", x=x, w=w, b=b, y=y, stride=stride, pad=pad, groups=groups, outputs=("y",))
+        _float32("conv_fprop", x)
+        self._ring("conv_fprop", dims, x, w, b, y, False, variant=variant)
+
+    def conv_relu_fprop(self, x, w, b, y, *, stride, pad, groups, variant=None):
+        dims = checks.conv("conv_relu_fprop", x=x, w=w, b=b, y=y, stride=stride, pad=pad, groups=groups, outputs=("y",))
+        _float32("conv_relu_fprop", x)
+        self._ring("conv_fprop", dims, x, w, b, y, True, variant=variant)
+
+    def conv_dgrad(self, dy, w, dx, *, stride, pad, groups, variant=None):
+        dims = checks.conv("conv_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",))
+        _float32("conv_dgrad", dy)
+        self._ring("conv_dgrad", dims, dy, w, dx, variant=variant)
+
+    def conv_wgrad(self, x, dy, dw, db, *, stride, pad, groups, accumulate=False, variant=None):
+        dims = checks.conv("conv_wgrad", x=x, w=dw, b=db, y=dy, stride=stride, pad=pad, groups=groups, outputs=("w", "b"))
+        _float32("conv_wgrad", x)
+        self._ring("conv_wgrad", dims, x, dy, dw, db, accumulate, variant=variant)
+
+    def local_fprop(self, x, w, b, y, *, stride, pad, groups, variant=None):
+        dims = checks.conv("local_fprop", x=x, w=w, b=b, y=y, stride=stride, pad=pad, groups=groups, outputs=("y",), local=True)
+        _float32("local_fprop", x)
+        self._ring("local_fprop", dims, x, w, b, y, variant=variant)
+
+    def local_dgrad(self, dy, w, dx, *, stride, pad, groups, variant=None):
+        dims = checks.conv("local_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",), local=True)
+        _float32("local_dgrad", dy)
+        self._ring("local_dgrad", dims, dy, w, dx, variant=variant)
+
+    def local_wgrad(self, x, dy, dw, db, *, stride, pad, groups, accumulate=False, variant=None):
+        dims = checks.conv("local_wgrad", x=x, w=dw, b=db, y=dy, stride=stride, pad=pad, groups=groups, outputs=("w", "b"), local=True)
+        _float32("local_wgrad", x)
+        self._ring("local_wgrad", dims, x, dy, dw, db, accumulate, variant=variant)
+
+    def linear_fprop(self, x, w, b, y, *, groups, variant=None):
+        checks.linear("linear_fprop", x=x, w=w, b=b, y=y, groups=groups, outputs=("y",))
+        _float32("linear_fprop", x)
+        self._ring("linear_fprop", _linear(x, y, w, groups), x, w, b, y, variant=variant)
+
+    def linear_dgrad(self, dy, w, dx, *, groups, variant=None):
+        checks.linear("linear_dgrad", x=dx, w=w, y=dy, groups=groups, outputs=("x",))
+        _float32("linear_dgrad", dy)
+        self._ring("linear_dgrad", _linear(dx, dy, w, groups), dy, w, dx, variant=variant)
+
+    def linear_wgrad(self, x, dy, dw, db, *, groups, accumulate=False, variant=None):
+        checks.linear("linear_wgrad", x=x, w=dw, b=db, y=dy, groups=groups, outputs=("w", "b"))
+        _float32("linear_wgrad", x)
+        self._ring("linear_wgrad", _linear(x, dy, dw, groups), x, dy, dw, db, accumulate, variant=variant)
+
+    def joint_sum(self, p, q, b, y, *, variant=None):
+        checks.joint("joint_sum", p=p, q=q, b=b, y=y)
+        _float32("joint_sum", p)
+        per_column = math.prod(y.shape[1:])
+        self._ring("joint_sum", (y.size, y.shape[0], per_column, y.shape[-1]), p, q, b, y, variant=variant)
+
+    # ---------------------------------------------------------------- layers without weights
+    def _map_fprop(self, op, x, y, variant):
+        checks.elementwise(op, x=x, y=y, outputs=("y",))
+        _float32(op, x)
+        self._ring(op, (x.size,), x, y, variant=variant)
+
+    def _map_bprop(self, op, y, dy, dx, variant):
+        checks.elementwise(op, y=y, dy=dy, dx=dx, outputs=("dx",))
+        _float32(op, y)
+        self._ring(op, (y.size,), y, dy, dx, variant=variant)
+
+    def relu_fprop(self, x, y, *, variant=None):
+        self._map_fprop("relu_fprop", x, y, variant)
+
+    def relu_bprop(self, y, dy, dx, *, variant=None):
+        self._map_bprop("relu_bprop", y, dy, dx, variant)
+
+    def tanh_fprop(self, x, y, *, variant=None):
+        self._map_fprop("tanh_fprop", x, y, variant)
+
+    def tanh_bprop(self, y, dy, dx, *, variant=None):
+        self._map_bprop("tanh_bprop", y, dy, dx, variant)
+
+    def sigmoid_fprop(self, x, y, *, variant=None):
+        self._map_fprop("sigmoid_fprop", x, y, variant)
+
+    def sigmoid_bprop(self, y, dy, dx, *, variant=None):
+        self._map_bprop("sigmoid_bprop", y, dy, dx, variant)
+
+    def _norm_fprop(self, op, x, y, n, k, alpha, beta, variant):
+        checks.norm(op, x=x, y=y, n=n, outputs=("y",))
+        _float32(op, x)
+        self._ring(op, (*_images(x), n), x, y, k, alpha, beta, variant=variant)
+
+    def _norm_bprop(self, op, x, dy, dx, n, k, alpha, beta, variant):
+        checks.norm(op, x=x, dy=dy, dx=dx, n=n, outputs=("dx",))
+        _float32(op, x)
+        self._ring(op, (*_images(x), n), x, dy, dx, k, alpha, beta, variant=variant)
+
+    def lrn_fprop(self, x, y, *, n, k, alpha, beta, variant=None):
+        self._norm_fprop("lrn_fprop", x, y, n, k, alpha, beta, variant)
+
+    def lrn_bprop(self, x, dy, dx, *, n, k, alpha, beta, variant=None):
+        self._norm_bprop("lrn_bprop", x, dy, dx, n, k, alpha, beta, variant)
+
+    def spatial_norm_fprop(self, x, y, *, n, k, alpha, beta, variant=None):
+        self._norm_fprop("spatial_norm_fprop", x, y, n, k, alpha, beta, variant)
+
+    def spatial_norm_bprop(self, x, dy, dx, *, n, k, alpha, beta, variant=None):
+        self._norm_bprop("spatial_norm_bprop", x, dy, dx, n, k, alpha, beta, variant)
+
+    def maxpool_fprop(self, x, y, *, window, stride, variant=None):
+        checks.pool("maxpool_fprop", x=x, y=y, window=window, stride=stride, outputs=("y",))
+        _float32("maxpool_fprop", x)
+        self._ring("maxpool_fprop", (*_pool(x, y, window, stride), False), x, y, variant=variant)
+
+    def maxpool_bprop(self, x, y, dy, dx, *, window, stride, ties, variant=None):
+        checks.ties("maxpool_bprop", ties)
+        checks.pool("maxpool_bprop", x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
+        _float32("maxpool_bprop", x)
+        self._ring("maxpool_bprop", (*_pool(x, y, window, stride), ties == "all"), x, y, dy, dx, variant=variant)
+
+    def avgpool_fprop(self, x, y, *, window, stride, variant=None):
+        checks.pool("avgpool_fprop", x=x, y=y, window=window, stride=stride, outputs=("y",))
+        _float32("avgpool_fprop", x)
+        self._ring("avgpool_fprop", (*_pool(x, y, window, stride), False), x, y, variant=variant)
+
+    def avgpool_bprop(self, dy, dx, *, window, stride, variant=None):
+        checks.pool("avgpool_bprop", x=dx, y=dy, window=window, stride=stride, outputs=("x",))
+        _float32("avgpool_bprop", dy)
+        self._ring("avgpool_bprop", (*_pool(dx, dy, window, stride), False), dy, dx, variant=variant)
+
+    def lrn_maxpool_fprop(self, x, y, *, n, k, alpha, beta, window, stride, variant=None):
+        checks.norm_pool("lrn_maxpool_fprop", n=n, x=x, y=y, window=window, stride=stride, outputs=("y",))
+        _float32("lrn_maxpool_fprop", x)
+        self._ring("lrn_maxpool_fprop", (*_images(x), n, *_pool(x, y, window, stride), False), x, y, k, alpha, beta, variant=variant)
+
+    def lrn_maxpool_bprop(self, x, y, dy, dx, *, n, k, alpha, beta, window, stride, ties, relu, variant=None):
+        checks.ties("lrn_maxpool_bprop", ties)
+        checks.norm_pool("lrn_maxpool_bprop", n=n, x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
+        _float32("lrn_maxpool_bprop", x)
+        self._ring("lrn_maxpool_bprop", (*_images(x), n, *_pool(x, y, window, stride), ties == "all"), x, y, dy, dx, k, alpha, beta, relu,
+                   variant=variant)
+
+    def _dropout(self, op, x, y, keep, scale, seed, step, layer, first, variant):
+        low = 0xFFFFFFFF
+        self._ring("dropout_fprop", x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step & low, layer & low, first & low,
+                   variant=variant)
+
+    def dropout_fprop(self, x, y, *, keep, scale, seed, step, layer, first, variant=None):
+        checks.keep("dropout_fprop", keep)
+        checks.rank("dropout_fprop", x=x, y=y, want=5)
+        checks.elementwise("dropout_fprop", x=x, y=y, outputs=("y",))
+        _float32("dropout_fprop", x)
+        self._dropout("dropout_fprop", x, y, keep, scale, seed, step, layer, first, variant)
+
+    def dropout_bprop(self, dy, dx, *, keep, scale, seed, step, layer, first, variant=None):
+        checks.keep("dropout_bprop", keep)
+        checks.rank("dropout_bprop", dy=dy, dx=dx, want=5)
+        checks.elementwise("dropout_bprop", dy=dy, dx=dx, outputs=("dx",))
+        _float32("dropout_bprop", dy)
+        self._dropout("dropout_bprop", dy, dx, keep, scale, seed, step, layer, first, variant)
+
+    def dropout_test(self, x, y, *, factor, variant=None):
+        checks.elementwise("dropout_test", x=x, y=y, outputs=("y",))
+        _float32("dropout_test", x)
+        self._ring("dropout_test", (x.size,), x, y, factor, variant=variant)
+
+    def loss_fprop(self, x, labels, p, loss, *, variant=None):
+        """A label that is no class gives a NaN: labels live on the device, and looking at them would stop the stream."""
+        checks.loss("loss_fprop", x=x, p=p, labels=labels, per_image_loss=loss, outputs=("p", "loss"))
+        _float32("loss_fprop", x)
+        self._ring("loss_fprop", x.shape, x, labels, p, loss, variant=variant)
+
+    def loss_bprop(self, p, labels, dx, *, scale, variant=None):
+        checks.loss("loss_bprop", x=dx, p=p, labels=labels, outputs=("x",))
+        _float32("loss_bprop", p)
+        self._ring("loss_bprop", p.shape, p, labels, dx, scale, variant=variant)
+
+    # ---------------------------------------------------------------- learning and input
+    def sgd_update(self, w, v, dw, *, segments, momentum, variant=None):
+        checks.sgd("sgd_update", w=w, v=v, dw=dw, segments=segments)
+        _float32("sgd_update", w)
+        rows = [tuple(segment) for segment in segments if segment[1] > segment[0]]
+        if rows:
+            self._ring("sgd_update", (w.size, len(rows)), w, v, dw, rows, momentum, variant=variant)
+
+    def augment_fprop(self, images, mean, offsets, flips, noise, y, *, mean_at, scale, variant=None):
+        """A crop that leaves its picture gives NaNs, as offsets live on the device."""
+        checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
+        _float32("augment_fprop", y)
+        N, H0, W0, C = images.shape
+        self._ring("augment_fprop", (N, H0, W0, y.shape[2], y.shape[3], C, mean_at == "centre"), images, mean, offsets, flips, noise, y, scale,
+                   variant=variant)
+
+
+def _linear(x, y, w, groups) -> tuple[int, ...]:
+    return (x.shape[1], x.shape[0], y.shape[0], x.shape[2], w.shape[0], groups)
+
+
+def _images(x) -> tuple[int, ...]:
+    return (x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def _pool(x, y, window, stride) -> tuple[int, ...]:
+    return (*_images(x), y.shape[2], y.shape[3], window, stride)

@@ -1,0 +1,68 @@
+"""The CUDA kernels on an NVIDIA GPU.  Arrays are CuPy's, on CuPy's current stream; device memory comes from CuPy's pool.
+
+`kernels` is the object behind the ops; kernels.variants("conv_fprop") names the rows of a table.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+try:
+    from .. import _cuda
+except ImportError as error:
+    raise ImportError(f"the CUDA kernels are not built: install a CUDA toolkit 12 or 13 with nvcc, then `pip install -e .` ({error})") from error
+if _reason := _cuda.unavailable_reason():
+    raise ImportError(_reason)
+try:
+    import cupy
+except ImportError as error:
+    raise ImportError(f"CuPy is missing, which holds the arrays on the GPU: pip install 'minialex[cuda13]', or [cuda12] ({error})") from error
+
+from ..spec import DeviceMemoryError
+from .compiled import Compiled
+
+
+class CupyMemory:
+    """CuPy's arrays of one device."""
+
+    def __init__(self, device: int = 0):
+        self.device = device
+        self._workspace: cupy.ndarray | None = None
+
+    def stream(self) -> int:
+        """CuPy's current stream, so that kernels line up with the caller's own CuPy work."""
+        return cupy.cuda.get_current_stream().ptr
+
+    def workspace(self, nbytes: int) -> int:
+        """Address of at least `nbytes` of scratch memory; grows and is kept."""
+        if self._workspace is None or nbytes > self._workspace.nbytes:
+            self._workspace = None
+            self._workspace = self.empty((nbytes,), "uint8")
+        return self._workspace.data.ptr
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> cupy.ndarray:
+        try:
+            with cupy.cuda.Device(self.device):
+                return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            free, total = _cuda.memory_info(self.device)
+            asked = math.prod(shape) * np.dtype(dtype).itemsize
+            raise DeviceMemoryError(f"device {self.device} has {free:,} of {total:,} bytes free, {asked:,} were asked for; "
+                                    "use a smaller batch (-b)") from error
+
+    def from_host(self, array: np.ndarray, out: cupy.ndarray | None) -> cupy.ndarray:
+        out = self.empty(array.shape, str(array.dtype)) if out is None else out
+        out.set(array)
+        return out
+
+    def to_host(self, array: cupy.ndarray) -> np.ndarray:
+        return cupy.asnumpy(array)
+
+    def copy(self, source: cupy.ndarray, out: cupy.ndarray) -> None:
+        out[...] = source
+
+
+kernels = Compiled(_cuda, CupyMemory())
+globals().update(kernels.exports())
