@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 
-from .flags import Parser, guarded, path, training_parser, whole
+from .flags import DEVICES, Parser, guarded, path, training_parser, whole
 from .spec import MiniAlexError
 
 
@@ -119,7 +120,13 @@ def doctor(options: argparse.Namespace) -> None:
           f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}")
     print("backends (--device):")
     for name, reason in backends.available().items():
-        print(f"  {name:<10} {'ready' if reason is None else reason}")
+        print(f"  {name:<10} {'ready' if reason is None else 'no: ' + reason}")
+        if reason is None and hasattr(module := backends.load(name), "kernels"):
+            for number, what in enumerate(module.kernels.devices()):
+                print(f"    {name}:{number}  {what}")
+    tools = {"nvcc": "compiles the kernels for a GPU", "c++": "compiles them for the emulator", "cmake": "both need it"}
+    print("to build kernels (pip install -e . again afterwards): " + "; ".join(
+        f"{tool} {'found' if shutil.which(tool) else 'missing (' + what + ')'}" for tool, what in tools.items()))
     writable = os.access(".", os.W_OK)
     print(f"folder {Path.cwd()}: " + ("runs/ and stores/ can be made here" if writable else
                                       "not writable; go to another, or give --output-dir and --store"))
@@ -185,7 +192,7 @@ def build_parser() -> Parser:
 
 def _machine(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("machine")
-    group.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu, or reference for the slow oracle (default: cpu)")
+    group.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
     group.add_argument("-j", "--workers", type=whole(1), default=2, metavar="N", help="threads; never changes a bit (default: 2)")
 
 

@@ -22,6 +22,7 @@ class Config:
     recipe: str
     data: str | None = None                 # None: the embedded pictures
     device: str = "cpu"
+    precision: str = "float32"              # of the operands of products; sums and parameters are float32
     batch: int = 128
     epochs: int = 90
     rate: float = 0.01
@@ -43,15 +44,15 @@ class Config:
         return asdict(self)
 
     @property
-    def backend(self) -> str:
-        """The backend that --device names: "cuda:0" -> "cuda"."""
+    def backend(self) -> tuple[str, int]:
+        """The backend and the device number that --device names: "cuda:1" -> ("cuda", 1)."""
         if "," in self.device:
             raise MiniAlexError(f"--device {self.device}: this version trains on one device; name one, for example --device cpu")
         name, colon, place = self.device.partition(":")
         if colon and (name in ("cpu", "reference") or not place.isdecimal()):
             raise MiniAlexError(f"--device {self.device}: cpu and reference take no number, emulated and cuda one such as cuda:0; "
                                 f"give --device {name}" + ("" if name in ("cpu", "reference") else ":0"))
-        return name
+        return name, int(place or 0)
 
 
 def resolve(asked: dict, saved: dict | None = None) -> tuple[Config, Recipe, list[str]]:

@@ -16,6 +16,8 @@ from .data.source import shown
 from .nets import RECIPES
 from .spec import MiniAlexError
 
+DEVICES = "cpu; cuda:0, a GPU; emulated:0, the GPU's kernels on the CPU; reference, the slow oracle"
+
 # What other training programs call it.
 ELSEWHERE = {"--arch": "--recipe", "-a": "--recipe", "--model": "--recipe", "--gpu": "--device", "--output": "--output-dir",
              "--data": "DATA without a flag", "--data-path": "DATA without a flag"}
@@ -123,7 +125,9 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
     group.add_argument("--seed", type=whole(0, 2**64 - 1), metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
 
     group = parser.add_argument_group("machine")
-    group.add_argument("--device", metavar="DEVICE", help="cpu, or reference for the slow oracle (default: cpu)")
+    group.add_argument("--device", metavar="DEVICE", help=f"{DEVICES} (cuda:0 where a GPU is ready) (default: cpu)")
+    group.add_argument("--precision", choices=("float32", "tf32", "bf16"),
+                       help="of products on tensor cores; sums and weights stay float32 (default: float32)")
     group.add_argument("-j", "--workers", type=whole(1), metavar="N",
                        help="threads that decode, read and compute; never changes a bit (default: 2)")
     group.add_argument("--no-fuse", dest="fuse", action="store_const", const=False,

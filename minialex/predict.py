@@ -43,7 +43,7 @@ def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, wor
     path = found[0]
     arrays, state = load(path)
     config, recipe, _ = resolve({"device": device, "recipe": expected}, state["config"])
-    ops: ModuleType = backends.load(config.backend)
+    ops: ModuleType = backends.load(*config.backend)
     ops.set_workers(workers)
     net = Net(recipe.build(len(state["classes"])), recipe.input, batch, ops, seed=config.seed)
     for key, spec in net.params.specs.items():

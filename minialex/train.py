@@ -56,10 +56,13 @@ class Trainer:
         arrays, state, self.notes, path = restore(resume, asked.get("output_dir"))
         if path is not None and not asked.get("output_dir"):
             asked["output_dir"] = str(path.parent)
+        if state is None and not asked.get("device"):
+            asked["device"] = backends.best()
         self.config, self.recipe, changed = resolve(asked, state and state["config"])
         self.notes += changed
-        self.ops = backends.load(self.config.backend)
+        self.ops = backends.load(*self.config.backend)
         self.ops.set_workers(self.config.workers)
+        self.ops.set_precision(self.config.precision)
         self.folder = run_folder(self.config, path)
         self.epoch = state["epoch"] if state else 0
         found = locate(self.config.data)

@@ -135,7 +135,7 @@ def test_values_that_make_no_sense(tmp_path, store, capsys, flag, value, parts):
 @pytest.mark.parametrize("device", ["cuda:0", "emulated:0"])
 def test_devices_this_machine_has_not(tmp_path, store, capsys, device, monkeypatch):
     """The reason is the backend's own, and nothing falls back to another device."""
-    def missing(name):
+    def missing(name, place=None):
         raise train.backends.BackendUnavailable(f"{name}: this machine has none; use --device cpu")
     monkeypatch.setattr(train.backends, "load", missing)
     refused(capsys, tmp_path, ("train", store, *TINY, "--device", device), device.split(":")[0], "use --device cpu")

@@ -50,9 +50,9 @@ MAY_IMPORT = {
 # Beyond the standard library.  The declarations need nothing; the oracle and the fast NumPy path only NumPy.
 ONLY_STDLIB = ("__init__", "spec", "files", "layers", "nets", "columns", "fuse",
                "backends.signatures", "backends.checks", "backends.__init__")
-ONLY_NUMPY = ("philox", "memory", "exchange", "net", "optim", "backends.reference", "backends.cpu", "backends.compiled", "backends.emulated",
-              "testing")
-PEERS = {"bench": {"torch"}, "backends.cuda": {"cupy"}}                             # where installed: the bench's peer, the extra's arrays
+ONLY_NUMPY = ("philox", "memory", "exchange", "net", "optim", "backends.reference", "backends.cpu", "backends.compiled",
+              "backends.emulated", "testing")
+PEERS = {"bench": {"torch"}, "backends.cuda": {"cupy"}}         # where installed: the bench's peer, the extra's arrays
 BY_NAME = ("backends.__init__", "testing.mutants")
 IMPORT_NAME = {"pillow": "PIL"}
 
@@ -194,8 +194,8 @@ def test_a_differing_signature_is_seen():
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_a_layer_has_its_room(stem):
-    floors = ["minialex/backends/reference", "minialex/backends/cpu"] + (["minialex/layers"] if stem not in ("joint", "sgd", "augment") else [])
-    floors += ["cuda", "bindings"]
+    floors = ["minialex/backends/reference", "minialex/backends/cpu", "cuda", "bindings"]
+    floors += ["minialex/layers"] if stem not in ("joint", "sgd", "augment") else []
     suffix = {"cuda": ".cu", "bindings": ".cpp"}
     missing = [name for floor in floors if not (ROOT / (name := f"{floor}/{stem}{suffix.get(floor, '.py')}")).is_file()]
     missing += [] if (ROOT / "tests" / f"test_{stem}.py").is_file() else [f"tests/test_{stem}.py"]

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from types import ModuleType
 
 from ..spec import BackendUnavailable, MiniAlexError
 
 NAMES = ("reference", "cpu", "emulated", "cuda")
 
 
-def load(name: str) -> ModuleType:
-    """The backend called `name`.  Raises BackendUnavailable with the original reason; never falls back to another."""
+def load(name: str, place: int | None = None):
+    """The backend called `name`, on device number `place` (cuda and emulated; default 0).
+
+    Raises BackendUnavailable with the original reason; never falls back to another."""
     if name not in NAMES:
         near = ["cuda"] if name in ("gpu", "nvidia") else difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise MiniAlexError(f"no backend (--device) is called {name!r}: {hint}there are {', '.join(NAMES)}")
     try:
-        return importlib.import_module(f".{name}", __name__)
-    except ModuleNotFoundError as error:
-        if error.name == f"{__name__}.{name}":
-            raise BackendUnavailable(f"{name}: this version of MiniAlex has no {name} backend yet; use --device cpu") from error
-        raise BackendUnavailable(f"{name}: {error}") from error
+        module = importlib.import_module(f".{name}", __name__)
     except ImportError as error:
         raise BackendUnavailable(f"{name}: {error}") from error
+    if not place:
+        return module
+    if not hasattr(module, "kernels"):
+        raise MiniAlexError(f"--device {name}:{place}: {name} has no numbered devices; give --device {name}")
+    return module.kernels.on(place)
 
 
 def available() -> dict[str, str | None]:
@@ -35,5 +37,10 @@ def available() -> dict[str, str | None]:
             load(name)
             reasons[name] = None
         except BackendUnavailable as error:
-            reasons[name] = str(error)
+            reasons[name] = str(error).removeprefix(f"{name}: ")
     return reasons
+
+
+def best() -> str:
+    """The device a run takes when none is named: the first GPU where there is one, else the CPU."""
+    return "cuda:0" if available()["cuda"] is None else "cpu"

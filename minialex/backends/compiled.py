@@ -53,6 +53,17 @@ class Compiled:
         self._context.stream = self.memory.stream()
         getattr(self.extension, op)(tuple(dims), *arguments, self._context, variant)
 
+    def on(self, device: int) -> Compiled:
+        """The same ops on another device."""
+        count = self.extension.device_count()
+        if not 0 <= device < count:
+            raise MiniAlexError(f"there is no device {device}: this backend has {count}, numbered from 0")
+        return Compiled(self.extension, type(self.memory)(self.extension, device))
+
+    def devices(self) -> list[str]:
+        """One description for each device."""
+        return [self.extension.describe(device) for device in range(self.extension.device_count())]
+
     def exports(self) -> dict[str, Callable]:
         """The ops by name, for the namespace of a backend module."""
         return {name: getattr(self, name) for name in OPS}
@@ -263,8 +274,8 @@ class Compiled:
 
     def _dropout(self, op, x, y, keep, scale, seed, step, layer, first, variant):
         low = 0xFFFFFFFF
-        self._ring("dropout_fprop", x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step & low, layer & low, first & low,
-                   variant=variant)
+        self._ring("dropout_fprop", x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step & low, layer & low,
+                   first & low, variant=variant)
 
     def dropout_fprop(self, x, y, *, keep, scale, seed, step, layer, first, variant=None):
         checks.keep("dropout_fprop", keep)
@@ -309,8 +320,8 @@ class Compiled:
         checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
         _float32("augment_fprop", y)
         N, H0, W0, C = images.shape
-        self._ring("augment_fprop", (N, H0, W0, y.shape[2], y.shape[3], C, mean_at == "centre"), images, mean, offsets, flips, noise, y, scale,
-                   variant=variant)
+        dims = (N, H0, W0, y.shape[2], y.shape[3], C, mean_at == "centre")
+        self._ring("augment_fprop", dims, images, mean, offsets, flips, noise, y, scale, variant=variant)
 
 
 def _linear(x, y, w, groups) -> tuple[int, ...]:

@@ -6,19 +6,22 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import numpy as np
 
 try:
     from .. import _cuda
 except ImportError as error:
-    raise ImportError(f"the CUDA kernels are not built: install a CUDA toolkit 12 or 13 with nvcc, then `pip install -e .` ({error})") from error
+    raise ImportError("the CUDA kernels are not built: install a CUDA toolkit 12 or 13 with nvcc, "
+                      f"then `pip install -e .` ({error})") from error
 if _reason := _cuda.unavailable_reason():
     raise ImportError(_reason)
 try:
     import cupy
 except ImportError as error:
-    raise ImportError(f"CuPy is missing, which holds the arrays on the GPU: pip install 'minialex[cuda13]', or [cuda12] ({error})") from error
+    raise ImportError("CuPy is missing, which holds the arrays on the GPU: "
+                      f"pip install 'minialex[cuda13]', or [cuda12] ({error})") from error
 
 from ..spec import DeviceMemoryError
 from .compiled import Compiled
@@ -27,8 +30,8 @@ from .compiled import Compiled
 class CupyMemory:
     """CuPy's arrays of one device."""
 
-    def __init__(self, device: int = 0):
-        self.device = device
+    def __init__(self, extension: ModuleType, device: int = 0):
+        self.extension, self.device = extension, device
         self._workspace: cupy.ndarray | None = None
 
     def stream(self) -> int:
@@ -47,7 +50,7 @@ class CupyMemory:
             with cupy.cuda.Device(self.device):
                 return cupy.empty(shape, dtype)
         except cupy.cuda.memory.OutOfMemoryError as error:
-            free, total = _cuda.memory_info(self.device)
+            free, total = self.extension.memory_info(self.device)
             asked = math.prod(shape) * np.dtype(dtype).itemsize
             raise DeviceMemoryError(f"device {self.device} has {free:,} of {total:,} bytes free, {asked:,} were asked for; "
                                     "use a smaller batch (-b)") from error
@@ -64,5 +67,5 @@ class CupyMemory:
         out[...] = source
 
 
-kernels = Compiled(_cuda, CupyMemory())
+kernels = Compiled(_cuda, CupyMemory(_cuda))
 globals().update(kernels.exports())
