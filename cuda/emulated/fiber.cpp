@@ -80,7 +80,7 @@ constexpr size_t kStackBytes = 512 * 1024;
 #else
 constexpr size_t kStackBytes = 128 * 1024;
 #endif
-constexpr size_t kGuardBytes = 64 * 1024;          // a whole page on every machine
+constexpr size_t kGuardBytes = 1024 * 1024;        // a local array as large as this is caught; costs addresses, no memory
 }  // namespace
 
 Fiber* fiber_create(int number, void (*entry)()) {
@@ -123,6 +123,12 @@ void fiber_restart(Fiber& fiber) {
   for (int i = 0; i < 20; ++i) word[i] = nullptr;
   word[11] = reinterpret_cast<void*>(fiber.entry); // x30, where `ret` goes
   fiber.stack_pointer = word;
+#endif
+}
+
+void fiber_entered() {
+#if defined(MINIALEX_ASAN)
+  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
 }
 

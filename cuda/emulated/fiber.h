@@ -33,6 +33,7 @@ struct Fiber {
 };
 
 Fiber* fiber_create(int number, void (*entry)());  // `number` colours the stack; `entry` must not return
+void fiber_entered();                              // the first thing `entry` calls
 void fiber_restart(Fiber& fiber);                  // forgets what it was doing: the next switch to it calls entry
 void fiber_from_os_thread(Fiber& fiber);           // before the first switch away from an OS thread's own stack
 void fiber_switch(Fiber& from, Fiber& to);         // returns when something switches back to `from`

@@ -1,0 +1,53 @@
+// Streams as queues of operations, events as places in them, and the order between operations as vector clocks.
+#pragma once
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+#include "devices.h"
+
+namespace minialex::emulated {
+
+using Clock = std::vector<uint64_t>;               // of each stream, how many of its operations have happened before
+
+struct Operation {
+  std::function<void()> run;                       // empty: a mark, or a wait alone
+  std::string name;
+  std::shared_ptr<StreamState> waits_for;          // an event: operation `waits_until` of that stream
+  uint64_t waits_until = 0;
+  uint64_t number = 0;                             // in its stream, from 1
+  uint32_t id = 0;
+};
+
+struct StreamState {
+  int device, number;
+  std::deque<Operation> queue;
+  uint64_t issued = 0;
+  bool running = false;
+  Clock clock;                                     // kept for the checker only, as all clocks
+};
+
+struct EventState {
+  int device;
+  std::shared_ptr<StreamState> stream;             // nullptr: never recorded
+  uint64_t number = 0;
+  Clock clock;
+};
+
+// The state behind a handle; DeviceError for the default stream (nullptr) and for handles that were destroyed.
+const std::shared_ptr<StreamState>& known(Stream stream, const char* what);
+EventState& known(Event event, const char* what);
+Stream add_stream(int device);
+void remove_stream(Stream stream);
+Event add_event(int device);
+void remove_event(Event event);
+
+void push(const std::shared_ptr<StreamState>& stream, Operation&& operation);
+void record(EventState& event, const std::shared_ptr<StreamState>& stream);
+void wait_for(const std::shared_ptr<StreamState>& stream, const EventState& event);
+void synchronize(const std::shared_ptr<StreamState>& stream);
+void synchronize(const EventState& event);
+void synchronize_device(int device);
+
+}  // namespace minialex::emulated

@@ -1,0 +1,214 @@
+// The emulator's self-test: each section prints a line, "ok" or what is wrong.  test_emulated_smoke.py builds and runs it.
+#include <minialex/kernel.h>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+#include "settings.h"
+
+using namespace minialex;
+
+namespace {
+
+constexpr int THREADS = 128, BLOCKS = 5, SIZE = THREADS * BLOCKS;
+
+// The sum of each block: shuffles in a warp, shared memory and barriers between warps.
+__global__ void __launch_bounds__(THREADS) block_sums(const float* x, float* sums) {
+  MINIALEX_SHARED(float, partial, [THREADS / 32]);
+  float sum = x[blockIdx.x * THREADS + threadIdx.x];
+  for (int bits = 16; bits; bits /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, bits);
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) sums[blockIdx.x] = partial[0] + partial[1] + (partial[2] + partial[3]);
+}
+
+struct Tile { float values[THREADS]; };
+
+// Each block reversed, twice through dynamic shared memory; counts its even elements on the way.
+__global__ void reverse(const float* x, float* y, int* even) {
+  MINIALEX_DYNAMIC_SHARED(Tile, tile);
+  const int i = blockIdx.x * THREADS + threadIdx.x;
+  tile.values[threadIdx.x] = x[i];
+  const int count = __syncthreads_count(int(x[i]) % 2 == 0);
+  const float mirrored = tile.values[THREADS - 1 - threadIdx.x];
+  __syncthreads();
+  tile.values[threadIdx.x] = mirrored;
+  __syncwarp();
+  y[i] = tile.values[threadIdx.x];
+  if (threadIdx.x == 0) atomicAdd(even, count);
+}
+
+__global__ void add_one(float* x) { x[blockIdx.x * THREADS + threadIdx.x] += 1.f; }
+__global__ void half_a_barrier(float* x) {
+  if (threadIdx.x < 7) __syncthreads();
+  x[threadIdx.x] = 0.f;
+}
+__global__ void half_a_warp(float* x) {
+  if (threadIdx.x < 7) x[threadIdx.x] = __shfl_down_sync(0xFFFFFFFFu, x[threadIdx.x], 1);
+}
+__global__ void through_a_table(float* const* table) { table[0][threadIdx.x] = 0.f; }
+__global__ void past_the_end(float* x) { x[SIZE] = 0.f; }
+__global__ void past_a_shared_array(float* x) {
+  MINIALEX_SHARED(float, small, [4]);
+  small[threadIdx.x + 1] = 0.f;
+  x[threadIdx.x] = small[0];
+}
+__global__ void deep(float* x) {
+  volatile char local[400 << 10];
+  local[threadIdx.x] = 1;
+  x[0] = local[threadIdx.x];
+}
+__global__ void divides(float* x, int by) { x[0] = float(SIZE / by); }
+
+int failures = 0;
+void check(const char* what, const std::string& wrong) {
+  std::printf("%s: %s\n", what, wrong.empty() ? "ok" : wrong.c_str());
+  failures += !wrong.empty();
+}
+
+// "" where `action` throws an Error whose message holds every word.
+template <class Error = DeviceError> std::string refused(const std::function<void()>& action, const std::vector<std::string>& words) {
+  try {
+    action();
+  } catch (const Error& error) {
+    for (const auto& word : words)
+      if (std::string(error.what()).find(word) == std::string::npos) return "the message has no \"" + word + "\": " + error.what();
+    return "";
+  }
+  return "no error";
+}
+
+std::vector<float> numbers() {
+  std::vector<float> result(SIZE);
+  for (int i = 0; i < SIZE; ++i) result[i] = float(i * 7 % 31);
+  return result;
+}
+
+struct Memory {                                    // SIZE floats on the current device
+  float* data = static_cast<float*>(runtime::allocate(SIZE * sizeof(float)));
+  ~Memory() { runtime::release(data); }
+  std::vector<float> values(Stream stream) const {
+    std::vector<float> result(SIZE);
+    runtime::copy(result.data(), data, SIZE * sizeof(float), stream);
+    return result;
+  }
+};
+
+std::string kernels_are_right(Stream stream) {
+  Memory x, y, sums, even;
+  const auto input = numbers();
+  runtime::copy(x.data, input.data(), SIZE * sizeof(float), stream);
+  runtime::fill(even.data, 0, sizeof(int), stream);
+  MINIALEX_LAUNCH(block_sums, dim3(BLOCKS), dim3(THREADS), 0, stream, x.data, sums.data);
+  MINIALEX_LAUNCH(reverse, BLOCKS, THREADS, sizeof(Tile), stream, x.data, y.data, reinterpret_cast<int*>(even.data));
+  const auto got_sums = sums.values(stream), got = y.values(stream), got_even = even.values(stream);
+  int count = 0;
+  for (int block = 0; block < BLOCKS; ++block) {
+    float sum = 0.f;
+    for (int i = 0; i < THREADS; ++i) {
+      sum += input[block * THREADS + i];
+      count += int(input[block * THREADS + i]) % 2 == 0;
+      if (got[block * THREADS + i] != input[block * THREADS + THREADS - 1 - i]) return text("element ", i, " of block ", block, " is ", got[block * THREADS + i]);
+    }
+    if (got_sums[block] != sum) return text("the sum of block ", block, " is ", got_sums[block], ", not ", sum);
+  }
+  const int counted = *reinterpret_cast<const int*>(got_even.data());
+  return counted == count ? "" : text(counted, " even elements, not ", count);
+}
+
+void test_errors(Stream stream) {
+  Memory x;
+  const auto launch = [&](void (*kernel)(float*), const char* name) {
+    emulated::launch(MINIALEX_HERE, name, kernel, 1, 32, 0, stream, x.data);
+    runtime::stream_synchronize(stream);
+  };
+  const auto after = [&](const char* what, const std::string& found) { check(what, found.empty() ? kernels_are_right(stream) : found); };
+  after("divergent barrier", refused([&] { launch(half_a_barrier, "half_a_barrier"); }, {"half_a_barrier", "block (0,0,0) thread (", "smoke.cu:", "divergent"}));
+  after("divergent warp", refused([&] { launch(half_a_warp, "half_a_warp"); }, {"divergent warp", "__shfl_down_sync", "smoke.cu:"}));
+  after("write past an allocation", refused([&] { launch(past_the_end, "past_the_end"); }, {"past_the_end", "past the end of an allocation of 2560 bytes"}));
+  after("write past a shared array", refused([&] { launch(past_a_shared_array, "past_a_shared_array"); }, {"past the end of shared array small"}));
+  after("stack overflow", refused([&] { launch(deep, "deep"); }, {"kernel deep", "overflowed", "thread (0,0,0)"}));
+  after("division by zero", refused([&] { MINIALEX_LAUNCH(divides, 1, 1, 0, stream, x.data, 0); runtime::stream_synchronize(stream); }, {"divided by zero"}));
+  after("null pointer", refused([&] { MINIALEX_LAUNCH(add_one, 1, 1, 0, stream, nullptr); runtime::stream_synchronize(stream); }, {"add_one", "null pointer"}));
+  check("too many threads", refused([&] { MINIALEX_LAUNCH(add_one, 1, 1025, 0, stream, x.data); }, {"1025", "1024"}));
+  check("too little dynamic shared memory", refused([&] { MINIALEX_LAUNCH(reverse, 1, 1, 16, stream, x.data, x.data, nullptr); runtime::stream_synchronize(stream); },
+                                                    {"512 bytes, the launch gives 16"}));
+  check("memory of another device", refused([&] {
+    runtime::set_device(1);
+    Memory other;
+    runtime::set_device(0);
+    MINIALEX_LAUNCH(add_one, 1, 1, 0, stream, other.data);
+  }, {"argument 1 of 1", "memory of device 1", "device 0"}));
+  check("memory of another device in a table", refused([&] {
+    runtime::set_device(1);
+    Memory other;
+    runtime::set_device(0);
+    runtime::copy(x.data, &other.data, sizeof other.data, stream);
+    MINIALEX_LAUNCH(through_a_table, 1, 1, 0, stream, reinterpret_cast<float* const*>(x.data));
+    runtime::stream_synchronize(stream);
+  }, {"through_a_table", "memory of device 1", "peer access is not enabled"}));
+  check("freed memory", refused([&] {
+    float* gone;
+    { Memory freed; gone = freed.data; }
+    MINIALEX_LAUNCH(add_one, 1, 1, 0, stream, gone);
+  }, {"freed"}));
+  check("no memory left", refused<DeviceMemoryError>([] { runtime::allocate(size_t(1) << 50); }, {"1125899906842624 bytes asked", "free"}));
+  check("default stream", refused([&] { MINIALEX_LAUNCH(add_one, 1, 1, 0, nullptr, x.data); }, {"default stream"}));
+  check("bad setting", refused([] { emulated::configure("order", "sideways"); }, {"order", "sideways", "forward, reverse, random"}));
+  after("after all that", "");
+}
+
+// A copy between devices that waits for the producer by an event: in lazy streams it alone makes the producer run.
+std::string events_order(Stream stream) {
+  runtime::set_device(1);
+  Stream second = runtime::stream_create();
+  Memory there;
+  runtime::set_device(0);
+  Memory here;
+  Event ready = runtime::event_create();
+  runtime::fill(here.data, 0, SIZE * sizeof(float), stream);
+  for (int i = 0; i < 3; ++i) MINIALEX_LAUNCH(add_one, BLOCKS, THREADS, 0, stream, here.data);
+  runtime::event_record(ready, stream);
+  runtime::stream_wait(second, ready);
+  runtime::copy_peer(there.data, 1, here.data, 0, SIZE * sizeof(float), second);
+  const auto got = there.values(second);
+  runtime::event_destroy(ready);
+  runtime::stream_destroy(second);
+  for (float value : got)
+    if (value != 3.f) return text("an element is ", value, ", not 3");
+  return "";
+}
+
+// Without an event, lazy streams copy before the producer has run, as a GPU may.
+std::string missing_event_shows(Stream stream) {
+  Stream second = runtime::stream_create();
+  Memory x;
+  runtime::fill(x.data, 0, SIZE * sizeof(float), stream);
+  runtime::stream_synchronize(stream);
+  MINIALEX_LAUNCH(add_one, BLOCKS, THREADS, 0, stream, x.data);
+  const float early = x.values(second)[0], late = x.values(stream)[0];
+  runtime::stream_destroy(second);
+  return early == 0.f && late == 1.f ? "" : text("before: ", early, ", behind: ", late);
+}
+
+}  // namespace
+
+int main() {
+  Stream stream = runtime::stream_create();
+  for (const char* order : {"forward", "reverse", "random:1", "random:2", "random:3"}) {
+    emulated::configure("order", order);
+    check(text("order ", order).c_str(), kernels_are_right(stream));
+  }
+  for (const char* streams : {"now", "lazy", "random:5"}) {
+    emulated::configure("streams", streams);
+    emulated::configure("order", "forward");
+    check(text("streams ", streams).c_str(), events_order(stream));
+    test_errors(stream);
+  }
+  emulated::configure("streams", "lazy");
+  check("missing event", missing_event_shows(stream));
+  emulated::configure("protect", "2");
+  check("protection of every launch", kernels_are_right(stream));
+  runtime::stream_destroy(stream);
+  return failures != 0;
+}
