@@ -7,6 +7,7 @@ Environment variables
     MINIALEX_CUDA_ARCHS  "80;90;100"        CUDACXX  path of nvcc        CMAKE_BUILD_PARALLEL_LEVEL  number of jobs
 """
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -46,6 +47,22 @@ def find_nvcc() -> str | None:
     return next((place for place in places if place and os.access(place, os.X_OK)), None)
 
 
+def fingerprint(nvcc: str | None) -> str:
+    """Of everything the modules are made from: an unchanged tree is not built twice.  CMake's own time stamps cannot tell, since
+    pip hands over pybind11 from another folder each time."""
+    facts = [sys.version, MODE, *map(os.environ.get, ("MINIALEX_CUDA_ARCHS", "CXX", "CXXFLAGS", "CUDAFLAGS"))]
+    if nvcc:
+        facts.append(subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout)
+    total = hashlib.sha256(repr(facts).encode())
+    for folder in ("cuda", "bindings"):
+        for path in sorted((HERE / folder).rglob("*")):
+            if path.is_file():
+                total.update(str(path.relative_to(HERE)).encode() + path.read_bytes())
+    for name in ("CMakeLists.txt", "setup.py"):
+        total.update((HERE / name).read_bytes())
+    return total.hexdigest()
+
+
 class CMakeBuild(build_ext):
     """One CMake run makes every module; what it cannot make is left out, unless MINIALEX_CUDA demands it."""
 
@@ -53,9 +70,13 @@ class CMakeBuild(build_ext):
         nvcc = find_nvcc()
         if nvcc is None and MODE in ("on", "wheel"):
             raise SystemExit(f"MINIALEX_CUDA={MODE}, but no nvcc was found: install a CUDA toolkit, set CUDACXX, or choose wheel")
-        for compiler in dict.fromkeys((nvcc, None)):            # an nvcc that does not work still leaves _emulated
+        stamp, key = BUILD / "stamp", fingerprint(nvcc)
+        done = stamp.exists() and stamp.read_text() == key
+        for compiler in () if done else dict.fromkeys((nvcc, None)):        # an nvcc that does not work still leaves _emulated
             try:
+                stamp.unlink(missing_ok=True)
                 self.cmake(compiler)
+                stamp.write_text(key)
                 break
             except (OSError, subprocess.CalledProcessError) as error:
                 if MODE in ("on", "wheel"):
