@@ -71,7 +71,8 @@ struct MatrixArguments {
 
 template <int COUNT, bool TRANSPOSED> MINIALEX_UNCHECKED void execute_ldmatrix(void** lane_arguments, uint32_t) {
   uint16_t matrix[COUNT][8][8];
-  for (int row = 0; row < COUNT * 8; ++row) std::memcpy(matrix[row / 8][row % 8], static_cast<MatrixArguments*>(lane_arguments[row])->row, 16);
+  for (int lane = 0; lane < COUNT * 8; ++lane)
+    std::memcpy(matrix[lane / 8][lane % 8], static_cast<MatrixArguments*>(lane_arguments[lane])->row, 16);
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4 * 2;
     for (int m = 0; m < COUNT; ++m) {

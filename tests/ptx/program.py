@@ -68,10 +68,10 @@ class Module:
                 self.shared[found[4]] = array_extent(found)
 
     def entry(self, name: str) -> Entry:
-        """The one entry whose name, mangled or not, contains `name`."""
+        """The one entry of that name in the source ("relu_kernel"), or whose mangled name contains `name` ("relu_kernelILi4E")."""
         if name in self.entries:
             return self.entries[name]
-        fitting = [entry for entry in self.entries if name in entry]
+        fitting = [entry for entry in self.entries if f"{len(name)}{name}" in entry] or [entry for entry in self.entries if name in entry]
         if len(fitting) != 1:
             raise PtxError(f"{len(fitting)} entries are called {name}, not one; there are {', '.join(sorted(self.entries))}")
         return self.entries[fitting[0]]

@@ -17,11 +17,11 @@ POISON = np.uint32(0xFFFFFFFF)
 def shuffle(instruction: Instruction, value, amount, clamp, present):
     """(the values, the predicates) of shfl.sync; what comes from a lane outside the mask is undefined: poison here."""
     segment, last = clamp >> 8 & 31, clamp & 31
-    amount = amount.astype(np.int64)
+    amount = (amount & 31).astype(np.int64)
     lowest = LANE & segment
     highest = lowest | (last & ~segment)
     source = {"bfly": LANE ^ amount, "down": LANE + amount, "up": LANE - amount,
-              "idx": lowest | (amount & ~segment & 31)}[instruction.opcode[2]]
+              "idx": lowest | (amount & ~segment)}[instruction.opcode[2]]
     # For `up` the fifth bits of the clamp give the lowest lane, else the highest.
     valid = source >= highest if instruction.opcode[2] == "up" else source <= highest
     source = np.where(valid, source, LANE).clip(0, 31)
