@@ -39,6 +39,12 @@ def test_exact(ops, oracle, case, dtype, seed):
     unweighted.prove("relu", ops, oracle, case, seed, dtype)
 
 
+@pytest.mark.parametrize("size", range(1, 10))
+def test_every_length_of_the_last_vector(ops, oracle, size, seed):
+    """Kernels take four numbers at once; what is left at the end is theirs too."""
+    unweighted.prove("relu", ops, oracle, cases.MapCase(f"{size} numbers", 1, 1, 1, size), seed)
+
+
 @pytest.mark.parametrize("case", BIG, ids=str)
 def test_exact_at_full_size(ops, oracle, case, seed):
     unweighted.prove("relu", ops, oracle, case, seed)

@@ -8,39 +8,54 @@ import numpy as np
 import pytest
 
 from minialex.testing import cases, mutants, refused, unweighted
+from minialex.testing.compare import eps
 
 SMALL, BIG = cases.small(cases.ACTIVATION), [case for case in cases.ACTIVATION if case.big]
 ROWS = {case.name: case for case in cases.ACTIVATION}
 BAD_CALLS = list(unweighted.bad_calls("sigmoid", ROWS["two_columns"]))
 
 
-def vector(*values):
-    return np.array(values, np.float64).reshape(1, 1, 1, 1, -1)
+def vector(dtype, *values):
+    return np.array(values, dtype).reshape(1, 1, 1, 1, -1)
 
 
-def test_literal_example(ops):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_literal_example(ops, dtype):
     # 1 / (1 + exp(log 3)) = 1/4, and the slope there is 1/4 * 3/4 = 3/16
-    y, dx = ops.empty((1, 1, 1, 1, 3), "float64"), ops.empty((1, 1, 1, 1, 3), "float64")
-    ops.sigmoid_fprop(vector(-math.log(3), 0, math.log(3)), y)
-    np.testing.assert_allclose(y.ravel(), [1 / 4, 1 / 2, 3 / 4], rtol=1e-14)
-    ops.sigmoid_bprop(vector(1 / 4, 1 / 2, 3 / 4), vector(16, 4, -32), dx)
-    np.testing.assert_allclose(dx.ravel(), [3, 1, -6], rtol=1e-14)
+    y, dx = ops.empty((1, 1, 1, 1, 3), dtype), ops.empty((1, 1, 1, 1, 3), dtype)
+    ops.sigmoid_fprop(vector(dtype, -math.log(3), 0, math.log(3)), y)
+    np.testing.assert_allclose(y.ravel(), [1 / 4, 1 / 2, 3 / 4], rtol=4 * eps(dtype))
+    ops.sigmoid_bprop(vector(dtype, 1 / 4, 1 / 2, 3 / 4), vector(dtype, 16, 4, -32), dx)
+    np.testing.assert_allclose(dx.ravel(), [3, 1, -6], rtol=4 * eps(dtype))
 
 
-def test_saturates_without_overflow_and_keeps_small_values(ops):
-    """exp(-x) overflows from x = -710 on; exp(-50) is far below the digits of 1 but not 0."""
-    y, dx = ops.empty((1, 1, 1, 1, 4), "float64"), ops.empty((1, 1, 1, 1, 4), "float64")
-    ops.sigmoid_fprop(vector(-1e4, -50, 1e4, np.inf), y)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_saturates_without_overflow_and_keeps_small_values(ops, dtype):
+    """exp(-x) overflows from x = -89 on (-710 in float64); exp(-50) is far below the digits of 1 but not 0."""
+    y, dx = ops.empty((1, 1, 1, 1, 4), dtype), ops.empty((1, 1, 1, 1, 4), dtype)
+    ops.sigmoid_fprop(vector(dtype, -1e4, -50, 1e4, np.inf), y)
     assert y.ravel()[[0, 2, 3]].tolist() == [0, 1, 1]
-    np.testing.assert_allclose(y.ravel()[1], math.exp(-50), rtol=1e-14)
-    ops.sigmoid_bprop(y, vector(1, 1, 1, 1), dx)
-    np.testing.assert_allclose(dx.ravel(), [0, math.exp(-50), 0, 0], rtol=1e-14)
+    np.testing.assert_allclose(y.ravel()[1], math.exp(-50), rtol=4 * eps(dtype))
+    ops.sigmoid_bprop(y, vector(dtype, 1, 1, 1, 1), dx)
+    np.testing.assert_allclose(dx.ravel(), [0, math.exp(-50), 0, 0], rtol=4 * eps(dtype))
+
+
+def test_a_nan_stays_a_nan(ops):
+    y = np.zeros((1, 1, 1, 1, 5), np.float32)
+    ops.sigmoid_fprop(vector("float32", 0, np.nan, 0, 0, np.nan), y)
+    assert np.isnan(y.ravel()).tolist() == [False, True, False, False, True]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_within_bounds(ops, oracle, case, dtype, seed):
     unweighted.prove("sigmoid", ops, oracle, case, seed, dtype)
+
+
+@pytest.mark.parametrize("size", range(1, 10))
+def test_every_length_of_the_last_vector(ops, oracle, size, seed):
+    """Kernels take four numbers at once; what is left at the end is theirs too."""
+    unweighted.prove("sigmoid", ops, oracle, cases.MapCase(f"{size} numbers", 1, 1, 1, size), seed)
 
 
 @pytest.mark.parametrize("case", BIG, ids=str)

@@ -191,6 +191,9 @@ DROPOUT = [
     DropoutCase("block_of_a_batch", 4, 1, 1, 10, columns=2, first=96, step=5),
     DropoutCase("long_seed", 2, 1, 1, 33, seed=0x0123456789ABCDEF, step=0xFFFFFFFF),
     DropoutCase("keep_all", 2, 1, 1, 9, keep=1.0),
+    DropoutCase("channels_4", 3, 2, 3, 4, layer=2, keep=0.7),
+    DropoutCase("channels_8_two_columns", 3, 3, 2, 8, columns=2, keep=0.4, scale=2.5, first=0xFFFFFFFE),
+    DropoutCase("channels_12_three_columns", 2, 5, 19, 12, columns=3, seed=1 << 40, layer=0xFFFFFFFF),
     DropoutCase("fc6", 17, 1, 1, 2048, columns=2, layer=17, step=2),
 ]
 
@@ -218,6 +221,8 @@ AUGMENT = [
     AugmentCase("odd", 3, 9, 7, 5, 4),
     AugmentCase("odd_centre", 3, 9, 8, 5, 5, mean_at="centre"),
     AugmentCase("noisy_scale", 4, 8, 8, 6, 6, mean_at="centre", scale=1 / 1.1),
+    AugmentCase("rows_of_12", 5, 7, 9, 5, 4, mean_at="centre", scale=0.3),
+    AugmentCase("rows_of_60", 3, 31, 22, 23, 20, scale=1 / 3),
     AugmentCase("cifar", 40, 32, 32, 24, 24),
     AugmentCase("imagenet", 1, 256, 256, 224, 224),
 ]
