@@ -170,13 +170,17 @@ void BlockRunner::thread_returns(Thread& thread) {
   Warp& warp = warps_[thread.warp];
   warp.alive &= ~(1u << thread.lane);
   if (waiting_) {
-    if (strict) emulated::fail("divergent barrier: this thread returned while ", waiting_, " threads of its block wait in __syncthreads at ", barrier_location_);
+    if (strict)
+      emulated::fail("divergent barrier: this thread returned while ", waiting_, " threads of its block wait in __syncthreads at ",
+                     barrier_location_);
     if (waiting_ == alive_) release_barrier();
   }
   for (int slot = 0; warp.in_flight && slot < Warp::kSlots; ++slot) {
     if (!warp.used[slot] || !(warp.slots[slot].mask >> thread.lane & 1)) continue;
     WarpOperation& operation = warp.slots[slot];
-    if (strict) emulated::fail("divergent warp: lane ", int(thread.lane), " returned while other lanes wait for it in ", operation.what, " at ", operation.location);
+    if (strict)
+      emulated::fail("divergent warp: lane ", int(thread.lane), " returned while other lanes wait for it in ", operation.what, " at ",
+                     operation.location);
     if (operation.arrived == (operation.mask & warp.alive)) complete(warp, slot, -1);
   }
 }
@@ -185,7 +189,8 @@ void BlockRunner::deadlock() {
   std::map<std::string, std::pair<int, const Thread*>> groups;
   for (unsigned i = 0; i < count_; ++i) {
     const Thread& thread = threads_[i];
-    auto& group = groups[thread.state == State::done ? std::string("returned") : text("wait in ", thread.waits_for, " at ", thread.waits_at)];
+    bool done = thread.state == State::done;
+    auto& group = groups[done ? std::string("returned") : text("wait in ", thread.waits_for, " at ", thread.waits_at)];
     if (!group.first++) group.second = &thread;
   }
   std::string message = "deadlock, no thread can go on:";
@@ -201,7 +206,8 @@ void BlockRunner::deadlock() {
 void BlockRunner::barrier(Location location) {
   if (settings().strict) {
     if (waiting_ && !(barrier_location_ == location))
-      emulated::fail("divergent barrier: this thread is in __syncthreads at ", location, ", other threads wait in the one at ", barrier_location_);
+      emulated::fail("divergent barrier: this thread is in __syncthreads at ", location, ", other threads wait in the one at ",
+                     barrier_location_);
     if (alive_ != count_)
       emulated::fail("divergent barrier: __syncthreads at ", location, ", but ", count_ - alive_, " threads of the block have returned");
   }

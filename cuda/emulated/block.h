@@ -17,9 +17,9 @@ struct Launch {                                    // a kernel that is being run
   const KernelLaunch* kernel;
   int device;
   uint32_t operation;
-  uint64_t seed;
   uint64_t blocks;
-  std::atomic<uint64_t> next{0};
+  alignas(64) std::atomic<uint64_t> next{0};       // alone in its line of the cache, which all OS threads write
+  alignas(64) uint64_t seed;
   std::atomic<bool> failed{false};
   std::mutex lock;
   std::string error;                               // the first one

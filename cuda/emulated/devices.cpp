@@ -30,8 +30,9 @@ Device add_device(int index) {
   void* space = mmap(nullptr, device.window_bytes + kFourGiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   auto address = (reinterpret_cast<uintptr_t>(space) + kFourGiB / 2 - 1) / kFourGiB * kFourGiB + kFourGiB / 2;
   if (address < reinterpret_cast<uintptr_t>(space)) address += kFourGiB;
-  void* window = space == MAP_FAILED ? MAP_FAILED
-                 : mmap(reinterpret_cast<void*>(address), device.window_bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, device.file, 0);
+  void* window = MAP_FAILED;
+  if (space != MAP_FAILED)
+    window = mmap(reinterpret_cast<void*>(address), device.window_bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, device.file, 0);
   MINIALEX_CHECK(DeviceError, backing != MAP_FAILED && window != MAP_FAILED, "the emulator found no address space for device ", index,
                  " (", device.window_bytes >> 20, " MiB twice): lower MINIALEX_EMULATED_MEMORY or raise the limit of virtual memory");
   device.backing = static_cast<char*>(backing);
@@ -63,7 +64,8 @@ void add_freed(Device& device, size_t offset, size_t bytes) {
 
 void protect(char* memory, size_t bytes, bool open) {
   if (!bytes) return;
-  MINIALEX_CHECK(DeviceError, !mprotect(memory, bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE), "the emulator cannot protect device memory: ", std::strerror(errno));
+  MINIALEX_CHECK(DeviceError, !mprotect(memory, bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE),
+                 "the emulator cannot protect device memory: ", std::strerror(errno));
 }
 
 void set_window(Device& device, bool open) {
@@ -85,7 +87,7 @@ RuntimeGuard::RuntimeGuard() {
 RuntimeGuard::~RuntimeGuard() { runtime_lock.unlock(); }
 
 std::vector<Device>& devices() {
-  static std::vector<Device> all;
+  static auto& all = *new std::vector<Device>;
   static bool made = false;
   if (!made) {
     std::vector<Device> fresh;
@@ -114,16 +116,16 @@ char* backing_of(const void* pointer) {
 void* allocate_on(int index, size_t bytes) {
   Device& device = devices()[index];
   size_t limit = settings().memory, whole = pages(std::max<size_t>(bytes, 1) + 2 * kRedZone);
-  MINIALEX_CHECK(DeviceMemoryError, bytes <= limit - device.used, "emulated device ", index, " has not enough memory: ", bytes, " bytes asked, ",
-                 limit - device.used, " free of ", limit, "; use a smaller batch, or raise MINIALEX_EMULATED_MEMORY");
+  MINIALEX_CHECK(DeviceMemoryError, bytes <= limit - device.used, "emulated device ", index, " has not enough memory: ", bytes,
+                 " bytes asked, ", limit - device.used, " free of ", limit, "; use a smaller batch, or raise MINIALEX_EMULATED_MEMORY");
   size_t page = device.extent;
   if (page + whole <= device.window_bytes) {
     if (device.open) protect(device.window + page, whole, true);
     device.extent += whole;
   } else {                                         // all addresses were used once: take them from what was freed
     auto hole = std::find_if(device.freed.begin(), device.freed.end(), [&](auto& range) { return range.second >= whole; });
-    MINIALEX_CHECK(DeviceMemoryError, hole != device.freed.end(), "emulated device ", index, " has no piece of ", bytes, " bytes left: its memory is in fragments; ",
-                   limit - device.used, " bytes are free of ", limit);
+    MINIALEX_CHECK(DeviceMemoryError, hole != device.freed.end(), "emulated device ", index, " has no piece of ", bytes,
+                   " bytes left, its memory is in fragments: ", limit - device.used, " bytes are free of ", limit);
     page = hole->first;
     if (hole->second > whole) device.freed[page + whole] = hole->second - whole;
     device.freed.erase(page);
@@ -132,7 +134,7 @@ void* allocate_on(int index, size_t bytes) {
   device.used += bytes;
   device.live[page + kRedZone] = bytes;
   std::memset(device.backing + page, 0xFF, kRedZone);
-  std::memset(device.backing + page + kRedZone, 0xFF, std::min(bytes, size_t(1) << 30));     // NaNs; a huge array stays unmapped behind that
+  std::memset(device.backing + page + kRedZone, 0xFF, std::min(bytes, size_t(1) << 30));     // NaNs; what lies further takes no memory yet
   std::memset(device.backing + page + kRedZone + bytes, 0xFF, kRedZone);
   note(device.window + page + kRedZone, bytes, Access::fresh);
   return device.window + page + kRedZone;
@@ -148,7 +150,8 @@ void release_on(int index, void* pointer) {
   device.used -= found->second;
   device.live.erase(found);
   add_freed(device, page, whole);
-  fallocate(device.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(page), static_cast<off_t>(whole));
+  [[maybe_unused]] int given_back = fallocate(device.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(page),
+                                              static_cast<off_t>(whole));      // where it cannot be, the memory stays taken
   if (device.open && settings().protect) protect(device.window + page, whole, false);
 }
 
@@ -195,7 +198,8 @@ std::string damaged_red_zone(int index) {
       if (!early && !late) continue;
       std::memset(before, 0xFF, kRedZone);
       std::memset(behind, 0xFF, kRedZone);
-      return text("a thread wrote ", late ? "past the end" : "before the start", " of an allocation of ", bytes, " bytes on device ", device.index);
+      return text("a thread wrote ", late ? "past the end" : "before the start", " of an allocation of ", bytes, " bytes on device ",
+                  device.index);
     }
   }
   return "";

@@ -75,7 +75,8 @@ void launch(Location location, const char* name, void (*kernel)(Parameters...), 
   std::shared_ptr<void> memory(std::calloc(1, sizeof(Call)), std::free);   // zero: the bytes between arguments are looked at, too
   auto* call = new (memory.get()) Call{std::tuple<Parameters...>(static_cast<Parameters>(arguments)...), kernel, {}};
   std::apply([&](const Parameters&... values) { int i = 0; ((call->pointers[i++] = as_pointer(values)), ...); }, call->values);
-  enqueue({location, name, grid, block, shared_bytes, memory, sizeof(call->values), call->pointers, sizeof...(Parameters), &Call::run_thread}, stream);
+  enqueue({location, name, grid, block, shared_bytes, memory, sizeof call->values, call->pointers, sizeof...(Parameters),
+           &Call::run_thread}, stream);
 }
 
 }  // namespace minialex::emulated

@@ -48,7 +48,8 @@ void handle(int number, siginfo_t* info, void* context) {
   void* address = info->si_addr;
   if (!current) {
     if (int device = number == SIGFPE ? -1 : window_of(address); device >= 0)
-      std::fprintf(stderr, "minialex: the host itself touched memory of emulated device %d at %p; copy it to the host first\n", device, address);
+      std::fprintf(stderr, "minialex: the host itself touched memory of emulated device %d at %p; copy it to the host first\n", device,
+                   address);
     return pass_on(number, info, context);
   }
   if (number == SIGFPE) fail("an integer was divided by zero");

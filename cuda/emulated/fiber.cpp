@@ -84,9 +84,10 @@ constexpr size_t kGuardBytes = 1024 * 1024;        // a local array as large as 
 }  // namespace
 
 Fiber* fiber_create(int number, void (*entry)()) {
-  auto* memory = static_cast<char*>(mmap(nullptr, kGuardBytes + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  MINIALEX_CHECK(DeviceError, memory != MAP_FAILED && !mprotect(memory, kGuardBytes, PROT_NONE),
+  void* space = mmap(nullptr, kGuardBytes + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  MINIALEX_CHECK(DeviceError, space != MAP_FAILED && !mprotect(space, kGuardBytes, PROT_NONE),
                  "the emulator found no address space for the stack of a CUDA thread: raise the limits of memory and of mappings");
+  auto* memory = static_cast<char*>(space);
   auto* fiber = new Fiber;
   fiber->lowest = memory;
   // Tops at the same distance from a page would share one set of the first-level cache: spread, a switch is twice as fast.

@@ -84,19 +84,26 @@ template <class T, class Update> MINIALEX_UNCHECKED T minialex_atomic(T* pointer
   minialex::emulated::note(pointer, sizeof(T), minialex::emulated::Access::atomic);
   Bits* word = reinterpret_cast<Bits*>(pointer);
   Bits before = __atomic_load_n(word, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(word, &before, bits_as<Bits>(update(bits_as<T>(before))), true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {}
+  auto updated = [&] { return bits_as<Bits>(update(bits_as<T>(before))); };
+  while (!__atomic_compare_exchange_n(word, &before, updated(), true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {}
   return bits_as<T>(before);
 }
-#define MINIALEX_ATOMICS(type)                                                                                          \
-  inline type atomicAdd(type* pointer, type value) { return minialex_atomic(pointer, [=](type old) -> type { return old + value; }); } \
-  inline type atomicExch(type* pointer, type value) { return minialex_atomic(pointer, [=](type) { return value; }); }
-#define MINIALEX_INTEGER_ATOMICS(type)                                                                                  \
-  MINIALEX_ATOMICS(type)                                                                                                \
-  inline type atomicMax(type* pointer, type value) { return minialex_atomic(pointer, [=](type old) { return old < value ? value : old; }); } \
-  inline type atomicMin(type* pointer, type value) { return minialex_atomic(pointer, [=](type old) { return value < old ? value : old; }); } \
-  inline type atomicCAS(type* pointer, type expected, type value) {                                                     \
-    return minialex_atomic(pointer, [=](type old) { return old == expected ? value : old; });                           \
-  }
+template <class T> T minialex_atomic_add(T* to, T value) { return minialex_atomic(to, [=](T old) -> T { return old + value; }); }
+template <class T> T minialex_atomic_exchange(T* to, T value) { return minialex_atomic(to, [=](T) { return value; }); }
+template <class T> T minialex_atomic_max(T* to, T value) { return minialex_atomic(to, [=](T old) { return old < value ? value : old; }); }
+template <class T> T minialex_atomic_min(T* to, T value) { return minialex_atomic(to, [=](T old) { return value < old ? value : old; }); }
+template <class T> T minialex_atomic_swap(T* to, T expected, T value) {
+  return minialex_atomic(to, [=](T old) { return old == expected ? value : old; });
+}
+// Plain functions, not templates: an argument is converted to the type of the memory, as by CUDA's.
+#define MINIALEX_ATOMICS(type)                                                                 \
+  inline type atomicAdd(type* to, type value) { return minialex_atomic_add<type>(to, value); } \
+  inline type atomicExch(type* to, type value) { return minialex_atomic_exchange<type>(to, value); }
+#define MINIALEX_INTEGER_ATOMICS(type)                                                         \
+  MINIALEX_ATOMICS(type)                                                                       \
+  inline type atomicMax(type* to, type value) { return minialex_atomic_max<type>(to, value); } \
+  inline type atomicMin(type* to, type value) { return minialex_atomic_min<type>(to, value); } \
+  inline type atomicCAS(type* to, type expected, type value) { return minialex_atomic_swap<type>(to, expected, value); }
 MINIALEX_ATOMICS(float)
 MINIALEX_INTEGER_ATOMICS(int)
 MINIALEX_INTEGER_ATOMICS(unsigned)

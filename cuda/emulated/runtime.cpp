@@ -10,7 +10,7 @@ namespace minialex::emulated {
 namespace {
 
 thread_local int device_of_thread = 0;
-std::map<const char*, size_t> pinned;              // start -> bytes
+auto& pinned = *new std::map<const char*, size_t>; // start -> bytes; never destroyed, since arrays may live longer
 
 void check_device(int device, const char* what) {
   MINIALEX_CHECK(DeviceError, device >= 0 && device < runtime::device_count(), what, ": there is no device ", device, ", only ",
@@ -28,11 +28,13 @@ void check_launch(const KernelLaunch& kernel) {
   auto [gx, gy, gz] = std::make_tuple(kernel.grid.x, kernel.grid.y, kernel.grid.z);
   auto [bx, by, bz] = std::make_tuple(kernel.block.x, kernel.block.y, kernel.block.z);
   std::string start = text("kernel ", kernel.name, " (launched at ", kernel.location, "): ");
-  MINIALEX_CHECK(DeviceError, bx && by && bz && bx <= kMaxThreads && by <= kMaxThreads && bz <= 64 && uint64_t(bx) * by * bz <= kMaxThreads, start, "a block of (",
-                 bx, ",", by, ",", bz, ") threads; CUDA runs 1 to 1024, at most 64 of them in z");
+  bool block_fits = bx && by && bz && bx <= kMaxThreads && by <= kMaxThreads && bz <= 64 && uint64_t(bx) * by * bz <= kMaxThreads;
+  MINIALEX_CHECK(DeviceError, block_fits, start, "a block of (", bx, ",", by, ",", bz,
+                 ") threads; CUDA runs 1 to 1024, at most 64 of them in z");
   MINIALEX_CHECK(DeviceError, gx && gy && gz && gx <= 0x7FFFFFFFu && gy <= 65535 && gz <= 65535, start, "a grid of (", gx, ",", gy, ",", gz,
                  ") blocks; CUDA runs 1 to 2147483647 in x and 1 to 65535 in y and z");
-  MINIALEX_CHECK(DeviceError, kernel.shared_bytes <= kMaxShared, start, kernel.shared_bytes, " bytes of dynamic shared memory; a block has ", kMaxShared);
+  MINIALEX_CHECK(DeviceError, kernel.shared_bytes <= kMaxShared, start, kernel.shared_bytes,
+                 " bytes of dynamic shared memory; a block has ", kMaxShared);
 }
 
 // The name of the copy in messages of the checker.
@@ -63,7 +65,7 @@ bool is_pinned(const void* pointer, size_t bytes) {
   return next != pinned.begin() && address + bytes <= std::prev(next)->first + std::prev(next)->second;
 }
 
-// Arguments that are pointers must be memory the device may touch; words inside structs are looked at only where they point into a device.
+// Arguments that are pointers must be memory the device may touch; words inside structs count where they point into a device.
 void check_arguments(const KernelLaunch& kernel, int device) {
   auto problem = [&](const void* pointer) -> std::string {
     if (!pointer || (owner_of(pointer) < 0 && is_pinned(pointer, 0))) return "";
@@ -89,8 +91,8 @@ void enqueue(KernelLaunch&& kernel, Stream stream) {
   RuntimeGuard guard;
   auto& queue = known(stream, kernel.name);
   check_launch(kernel);
-  MINIALEX_CHECK(DeviceError, queue->device == current_device(), "kernel ", kernel.name, ": its stream belongs to device ", queue->device, ", but device ",
-                 current_device(), " is current; call set_device first");
+  MINIALEX_CHECK(DeviceError, queue->device == current_device(), "kernel ", kernel.name, ": its stream belongs to device ", queue->device,
+                 ", but device ", current_device(), " is current; call set_device first");
   int device = queue->device;
   check_arguments(kernel, device);
   Operation operation;
@@ -117,11 +119,17 @@ void enqueue(KernelLaunch&& kernel, Stream stream) {
 namespace minialex::runtime {
 using namespace minialex::emulated;
 
-int device_count() { return settings().devices; }
-std::string unavailable_reason() { return device_count() ? "" : "MINIALEX_EMULATED_DEVICES is 0: set it to the number of devices to make believe"; }
+std::string unavailable_reason() {
+  try {
+    return settings().devices ? "" : "MINIALEX_EMULATED_DEVICES is 0: set it to the number of devices to make believe";
+  } catch (const DeviceError& error) {             // a word of the environment that is no setting
+    return error.what();
+  }
+}
+int device_count() { return unavailable_reason().empty() ? settings().devices : 0; }
 std::string describe(int device) {
   check_device(device, "describe");
-  return text("emulated device ", device, ", ", settings().memory >> 20, " MiB, compute capability 9.0 (CUDA threads run on the host's processor)");
+  return text("emulated device ", device, ", ", settings().memory >> 20, " MiB, compute capability 9.0, its threads run by the host");
 }
 void set_device(int device) {
   check_device(device, "set_device");
@@ -145,7 +153,8 @@ bool can_access_peer(int device, int peer) {
 }
 void enable_peer(int peer) {
   RuntimeGuard guard;
-  MINIALEX_CHECK(DeviceError, can_access_peer(current_device(), peer), "enable_peer: device ", current_device(), " cannot touch the memory of device ", peer);
+  MINIALEX_CHECK(DeviceError, can_access_peer(current_device(), peer), "enable_peer: device ", current_device(),
+                 " cannot touch the memory of device ", peer);
   devices()[current_device()].peers.insert(peer);
 }
 
@@ -174,7 +183,8 @@ void release_pinned(void* pointer) {
   if (!pointer) return;
   RuntimeGuard guard;
   synchronize_all();                               // as cudaFreeHost
-  MINIALEX_CHECK(DeviceError, pinned.erase(static_cast<char*>(pointer)), "release_pinned: ", pointer, " is not where a pinned allocation starts");
+  MINIALEX_CHECK(DeviceError, pinned.erase(static_cast<char*>(pointer)), "release_pinned: ", pointer,
+                 " is not where a pinned allocation starts");
   std::free(pointer);
 }
 
@@ -211,7 +221,8 @@ void event_record(Event event, Stream stream) {
   RuntimeGuard guard;
   auto& queue = known(stream, "event_record");
   auto& state = known(event, "event_record");
-  MINIALEX_CHECK(DeviceError, state.device == queue->device, "event_record: the event belongs to device ", state.device, ", the stream to device ", queue->device);
+  MINIALEX_CHECK(DeviceError, state.device == queue->device, "event_record: the event belongs to device ", state.device,
+                 ", the stream to device ", queue->device);
   record(state, queue);
 }
 void stream_wait(Stream stream, Event event) {
@@ -230,7 +241,8 @@ void copy(void* to, const void* from, size_t bytes, Stream stream) {
   check_range(to, bytes, "copy, destination");
   check_range(from, bytes, "copy, source");
   int to_device = owner_of(to), from_device = owner_of(from);
-  MINIALEX_CHECK(DeviceError, to_device < 0 || from_device < 0 || to_device == from_device, "copy: from device ", from_device, " to device ", to_device, "; use copy_peer");
+  MINIALEX_CHECK(DeviceError, to_device < 0 || from_device < 0 || to_device == from_device, "copy: from device ", from_device,
+                 " to device ", to_device, "; use copy_peer");
   Operation operation = copy_operation(to, from, bytes);
   if (from_device < 0 && !is_pinned(from, bytes)) {           // as CUDA: pageable memory may change when the call returns
     auto* start = static_cast<const char*>(from);

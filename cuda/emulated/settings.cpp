@@ -6,12 +6,13 @@
 namespace minialex::emulated {
 namespace {
 
-uint64_t number(const std::string& name, const std::string& value, uint64_t lowest, uint64_t highest) {
-  char* end = nullptr;
-  unsigned long long result = std::strtoull(value.c_str(), &end, 10);
-  bool digits = !value.empty() && value.find_first_not_of("0123456789") == std::string::npos && value.size() < 20;
-  MINIALEX_CHECK(DeviceError, digits && result >= lowest && result <= highest, "the emulator's setting ", name, " is \"", value,
-                 "\"; it takes a number from ", lowest, " to ", highest);
+// The number that `value` holds from its character `start` on.
+uint64_t number(const std::string& name, const std::string& value, size_t start, uint64_t lowest, uint64_t highest) {
+  std::string digits = value.substr(start);
+  bool good = !digits.empty() && digits.find_first_not_of("0123456789") == std::string::npos && digits.size() < 20;
+  uint64_t result = good ? std::strtoull(digits.c_str(), nullptr, 10) : 0;
+  MINIALEX_CHECK(DeviceError, good && result >= lowest && result <= highest, "the emulator's setting ", name, " is \"", value,
+                 "\"; it takes ", start ? "behind the colon " : "", "a number from ", lowest, " to ", highest);
   return result;
 }
 
@@ -21,7 +22,7 @@ int choice(const std::string& name, const std::string& value, std::initializer_l
   int i = 0, last = static_cast<int>(words.size()) - 1;
   for (const char* candidate : words) {
     if (word == candidate && (word == value || i == last)) {
-      if (word != value) *seed = number(name, value.substr(word.size() + 1), 0, UINT64_MAX);
+      if (word != value) *seed = number(name, value, word.size() + 1, 0, UINT64_MAX);
       return i;
     }
     all += (i++ ? ", " : "") + std::string(candidate);
@@ -32,13 +33,13 @@ int choice(const std::string& name, const std::string& value, std::initializer_l
 void set(Settings& to, const std::string& name, const std::string& value) {
   if (name == "order") to.order = Order(choice(name, value, {"forward", "reverse", "random"}, &to.seed));
   else if (name == "streams") to.streams = Streams(choice(name, value, {"now", "lazy", "random"}, &to.seed));
-  else if (name == "seed") to.seed = number(name, value, 0, UINT64_MAX);
-  else if (name == "devices") to.devices = static_cast<int>(number(name, value, 0, 16));
-  else if (name == "workers") to.workers = static_cast<int>(number(name, value, 0, 64));
-  else if (name == "peers") to.peers = number(name, value, 0, 1) != 0;
-  else if (name == "protect") to.protect = static_cast<int>(number(name, value, 0, 2));
-  else if (name == "strict") to.strict = number(name, value, 0, 1) != 0;
-  else if (name == "memory") to.memory = static_cast<size_t>(number(name, value, 1, 1 << 20)) << 20;
+  else if (name == "seed") to.seed = number(name, value, 0, 0, UINT64_MAX);
+  else if (name == "devices") to.devices = static_cast<int>(number(name, value, 0, 0, 16));
+  else if (name == "workers") to.workers = static_cast<int>(number(name, value, 0, 0, 64));
+  else if (name == "peers") to.peers = number(name, value, 0, 0, 1) != 0;
+  else if (name == "protect") to.protect = static_cast<int>(number(name, value, 0, 0, 2));
+  else if (name == "strict") to.strict = number(name, value, 0, 0, 1) != 0;
+  else if (name == "memory") to.memory = static_cast<size_t>(number(name, value, 0, 1, 1 << 20)) << 20;
 }
 
 Settings from_environment() {
@@ -62,8 +63,8 @@ const Settings& settings() { return mutable_settings(); }
 
 void configure(const std::string& name, const std::string& value) {
   bool known = name == "order" || name == "streams" || name == "seed" || name == "protect" || name == "strict";
-  MINIALEX_CHECK(DeviceError, known, "the emulator's setting ", name,
-                 " cannot be changed now; order, streams, seed, protect and strict can, the others come from MINIALEX_EMULATED_... at the start");
+  MINIALEX_CHECK(DeviceError, known, "the emulator's setting ", name, " cannot be changed now; order, streams, seed, protect and strict",
+                 " can, the others come from MINIALEX_EMULATED_... at the start");
   RuntimeGuard guard;
   Settings changed = settings();
   set(changed, name, value);

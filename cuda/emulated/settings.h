@@ -7,17 +7,17 @@
 namespace minialex::emulated {
 
 enum class Order { forward, reverse, random };     // of threads after each barrier, and of blocks
-enum class Streams { now, lazy, random };          // when work on a stream is done: at once, as late as a synchronise allows, some of it after each call
+enum class Streams { now, lazy, random };          // work on a stream runs at once; when a synchronise needs it; some after each call
 
 struct Settings {
   Order order = Order::forward;                    // MINIALEX_EMULATED_ORDER = forward | reverse | random[:seed]
   Streams streams = Streams::now;                  // MINIALEX_EMULATED_STREAMS = now | lazy | random[:seed]
   uint64_t seed = 1;                               // MINIALEX_EMULATED_SEED, or behind the colon above
   int devices = 2;                                 // MINIALEX_EMULATED_DEVICES = 0 .. 16
-  int workers = 0;                                 // MINIALEX_EMULATED_WORKERS: OS threads that run blocks; 0: the machine's, at most 8
+  int workers = 0;                                 // MINIALEX_EMULATED_WORKERS: OS threads that run blocks; 0: one a core, at most 8
   bool peers = true;                               // MINIALEX_EMULATED_PEERS = 0: no device may touch another's memory
   int protect = 1;                                 // MINIALEX_EMULATED_PROTECT = 0 | 1 | 2, see devices.h
-  bool strict = true;                              // MINIALEX_EMULATED_STRICT = 0: threads that returned do not matter to barriers and warps
+  bool strict = true;                              // MINIALEX_EMULATED_STRICT = 0: barriers and warps take no notice of returned threads
   size_t memory = size_t(16) << 30;                // MINIALEX_EMULATED_MEMORY, in MiB: of each device
 };
 

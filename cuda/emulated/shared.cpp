@@ -46,9 +46,11 @@ void* SharedMemory::find_or_add(const void* tag, const char* name, size_t bytes,
     if (array.tag == tag) return arena_ + array.offset;
   static_bytes_ += bytes;
   if (static_bytes_ > kMaxStaticShared)
-    fail("shared array ", name, " makes ", static_bytes_, " bytes of static shared memory; a kernel has ", kMaxStaticShared, ", more only as dynamic shared memory");
+    fail("shared array ", name, " makes ", static_bytes_, " bytes of static shared memory; a kernel has ", kMaxStaticShared,
+         ", more only as dynamic shared memory");
   if (static_bytes_ + dynamic_bytes_ > kMaxShared)
-    fail("shared array ", name, " makes ", static_bytes_, " bytes of static and ", dynamic_bytes_, " of dynamic shared memory; a block has ", kMaxShared);
+    fail("shared array ", name, " makes ", static_bytes_, " bytes of static and ", dynamic_bytes_,
+         " of dynamic shared memory; a block has ", kMaxShared);
   size_t offset = round_up(used_ + kCanaryBytes, std::max<size_t>(alignment, 16));
   used_ = offset + bytes + kCanaryBytes;
   arrays_.push_back({tag, name, offset, bytes});
@@ -66,7 +68,8 @@ bool SharedMemory::inside_array(const void* pointer, size_t bytes) const {
 }
 
 bool SharedMemory::intact(size_t offset) const {
-  return std::all_of(arena_ + offset, arena_ + offset + kCanaryBytes, [](char byte) { return static_cast<unsigned char>(byte) == kCanary; });
+  static const std::string whole(kCanaryBytes, static_cast<char>(kCanary));
+  return !std::memcmp(arena_ + offset, whole.data(), kCanaryBytes);
 }
 
 std::string SharedMemory::damage() const {

@@ -12,9 +12,10 @@ void (*on_device_added)(int device, const char* memory, size_t bytes) = nullptr;
 
 namespace {
 
-std::unordered_map<Stream, std::shared_ptr<StreamState>> streams;
-std::unordered_map<Event, std::shared_ptr<EventState>> events;
-std::vector<Stream> in_order;                      // of creation, so that `random` is a function of the seed
+// Never destroyed: handles may outlive the static objects of a process that ends.
+auto& streams = *new std::unordered_map<Stream, std::shared_ptr<StreamState>>;
+auto& events = *new std::unordered_map<Event, std::shared_ptr<EventState>>;
+auto& in_order = *new std::vector<Stream>;         // of creation, so that `random` is a function of the seed
 
 struct Remembered {                                // an operation, for the checker
   int stream;
@@ -22,8 +23,8 @@ struct Remembered {                                // an operation, for the chec
   Clock clock;
   std::string name;
 };
-std::vector<Remembered> history(1);                // by id
-Clock host_clock;
+auto& history = *new std::vector<Remembered>(1);   // by id
+auto& host_clock = *new Clock;
 uint32_t running_operation = 0;
 
 void join(Clock& into, const Clock& other) {
@@ -34,7 +35,7 @@ void join(Clock& into, const Clock& other) {
 
 void run_until(const std::shared_ptr<StreamState>& stream, uint64_t number) {
   while (!stream->queue.empty() && stream->queue.front().number <= number) {
-    MINIALEX_CHECK(DeviceError, !stream->running, "streams wait for each other in a circle: stream ", stream->number, " for itself in the end");
+    MINIALEX_CHECK(DeviceError, !stream->running, "streams wait for each other in a circle: stream ", stream->number, " for itself");
     stream->running = true;
     uint32_t outer = running_operation;
     try {
@@ -129,7 +130,7 @@ void record(EventState& event, const std::shared_ptr<StreamState>& stream) {
 
 void wait_for(const std::shared_ptr<StreamState>& stream, const EventState& event) {
   if (!event.stream) {
-    MINIALEX_CHECK(DeviceError, !settings().strict, "stream_wait: the event was never recorded, so the stream would not wait at all; record it first");
+    MINIALEX_CHECK(DeviceError, !settings().strict, "stream_wait: the event was never recorded, so nothing would wait; record it first");
     return;
   }
   Operation operation;

@@ -24,7 +24,8 @@ void BlockRunner::collective(void* arguments, uint32_t mask, Execute execute, co
   int lane = thread.lane;
   bool strict = settings().strict;
   if (!(mask >> lane & 1)) emulated::fail(what, " at ", location, ": lane ", lane, " is not in its own mask ", Hex{mask});
-  if (aligned && (warp.alive != ~0u || mask != ~0u)) emulated::fail(what, " at ", location, " needs all 32 lanes; alive are ", Hex{warp.alive});
+  if (aligned && (warp.alive != ~0u || mask != ~0u))
+    emulated::fail(what, " at ", location, " needs all 32 lanes; alive are ", Hex{warp.alive});
   unsigned in_block = count_ - thread.warp * 32u;
   uint32_t existing = in_block >= 32 ? ~0u : (1u << in_block) - 1;       // a full mask is fine in the last, partial warp
   if (strict && (mask & existing & ~warp.alive))
@@ -56,7 +57,8 @@ void BlockRunner::collective(void* arguments, uint32_t mask, Execute execute, co
   }
   WarpOperation& operation = warp.slots[slot];
   if (strict && !(operation.location == location))
-    emulated::fail("divergent warp: lane ", lane, " is in ", what, " at ", location, ", other lanes of mask ", Hex{mask}, " wait in the one at ", operation.location);
+    emulated::fail("divergent warp: lane ", lane, " is in ", what, " at ", location, ", other lanes of mask ", Hex{mask},
+                   " wait in the one at ", operation.location);
   operation.arguments[lane] = arguments;
   operation.arrived |= 1u << lane;
   if (operation.arrived == (mask & warp.alive)) complete(warp, slot, lane);
@@ -83,7 +85,8 @@ void BlockRunner::complete(Warp& warp, int slot, int except) {
 }
 
 void check_aligned(const void* pointer, size_t alignment, const char* what, const char* caller_file, int caller_line) {
-  if (reinterpret_cast<uintptr_t>(pointer) % alignment) fail(what, " at ", MINIALEX_CALLED_AT, ": address ", pointer, " is no multiple of ", alignment);
+  if (reinterpret_cast<uintptr_t>(pointer) % alignment)
+    fail(what, " at ", MINIALEX_CALLED_AT, ": address ", pointer, " is no multiple of ", alignment);
 }
 
 void check_shared_pointer(const void* pointer, size_t bytes, size_t alignment, const char* what, Location location) {
@@ -94,7 +97,8 @@ void check_shared_pointer(const void* pointer, size_t bytes, size_t alignment, c
 
 void check_global_pointer(const void* pointer, size_t bytes, size_t alignment, const char* what, Location location) {
   check_aligned(pointer, alignment, what, location.file, location.line);
-  if (std::string problem = range_problem(pointer, bytes, current->block->device); !problem.empty()) fail(what, " at ", location, ": ", std::move(problem));
+  std::string problem = range_problem(pointer, bytes, current->block->device);
+  if (!problem.empty()) fail(what, " at ", location, ": ", problem);
 }
 
 void cp_async(void* to, const void* from, unsigned bytes, unsigned valid_bytes, Location location) {

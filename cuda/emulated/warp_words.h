@@ -61,16 +61,20 @@ inline uint32_t vote(unsigned mask, bool predicate, const char* what, Location l
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, MINIALEX_CALLER) { minialex::emulated::sync_warp(mask, MINIALEX_CALLED_AT); }
 
 template <class T> T __shfl_sync(unsigned mask, T value, int lane, int width = 32, MINIALEX_CALLER) {
-  return minialex::emulated::shuffle<minialex::emulated::Shuffle::from_lane>(mask, value, lane, width, "__shfl_sync", MINIALEX_CALLED_AT);
+  using namespace minialex::emulated;
+  return shuffle<Shuffle::from_lane>(mask, value, lane, width, "__shfl_sync", MINIALEX_CALLED_AT);
 }
 template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, MINIALEX_CALLER) {
-  return minialex::emulated::shuffle<minialex::emulated::Shuffle::up>(mask, value, int(delta), width, "__shfl_up_sync", MINIALEX_CALLED_AT);
+  using namespace minialex::emulated;
+  return shuffle<Shuffle::up>(mask, value, int(delta), width, "__shfl_up_sync", MINIALEX_CALLED_AT);
 }
 template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, MINIALEX_CALLER) {
-  return minialex::emulated::shuffle<minialex::emulated::Shuffle::down>(mask, value, int(delta), width, "__shfl_down_sync", MINIALEX_CALLED_AT);
+  using namespace minialex::emulated;
+  return shuffle<Shuffle::down>(mask, value, int(delta), width, "__shfl_down_sync", MINIALEX_CALLED_AT);
 }
 template <class T> T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, MINIALEX_CALLER) {
-  return minialex::emulated::shuffle<minialex::emulated::Shuffle::exclusive_or>(mask, value, bits, width, "__shfl_xor_sync", MINIALEX_CALLED_AT);
+  using namespace minialex::emulated;
+  return shuffle<Shuffle::exclusive_or>(mask, value, bits, width, "__shfl_xor_sync", MINIALEX_CALLED_AT);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, MINIALEX_CALLER) {
   return minialex::emulated::vote(mask, predicate != 0, "__ballot_sync", MINIALEX_CALLED_AT);

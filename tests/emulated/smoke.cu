@@ -1,5 +1,6 @@
 // The emulator's self-test: each section prints a line, "ok" or what is wrong.  test_emulated_smoke.py builds and runs it.
 #include <minialex/kernel.h>
+#include <csignal>
 #include <cstdio>
 #include <functional>
 #include <string>
@@ -108,7 +109,8 @@ std::string kernels_are_right(Stream stream) {
     for (int i = 0; i < THREADS; ++i) {
       sum += input[block * THREADS + i];
       count += int(input[block * THREADS + i]) % 2 == 0;
-      if (got[block * THREADS + i] != input[block * THREADS + THREADS - 1 - i]) return text("element ", i, " of block ", block, " is ", got[block * THREADS + i]);
+      const float mirrored = input[block * THREADS + THREADS - 1 - i], found = got[block * THREADS + i];
+      if (found != mirrored) return text("element ", i, " of block ", block, " is ", found, ", not ", mirrored);
     }
     if (got_sums[block] != sum) return text("the sum of block ", block, " is ", got_sums[block], ", not ", sum);
   }
@@ -122,17 +124,30 @@ void test_errors(Stream stream) {
     emulated::launch(MINIALEX_HERE, name, kernel, 1, 32, 0, stream, x.data);
     runtime::stream_synchronize(stream);
   };
-  const auto after = [&](const char* what, const std::string& found) { check(what, found.empty() ? kernels_are_right(stream) : found); };
-  after("divergent barrier", refused([&] { launch(half_a_barrier, "half_a_barrier"); }, {"half_a_barrier", "block (0,0,0) thread (", "smoke.cu:", "divergent"}));
+  const auto after = [&](const char* what, const std::string& found) {               // the next kernels are right again
+    check(what, found.empty() ? kernels_are_right(stream) : found);
+  };
+  after("divergent barrier", refused([&] { launch(half_a_barrier, "half_a_barrier"); },
+                                     {"kernel half_a_barrier", "block (0,0,0) thread (", "smoke.cu:", "divergent"}));
   after("divergent warp", refused([&] { launch(half_a_warp, "half_a_warp"); }, {"divergent warp", "__shfl_down_sync", "smoke.cu:"}));
-  after("write past an allocation", refused([&] { launch(past_the_end, "past_the_end"); }, {"past_the_end", "past the end of an allocation of 2560 bytes"}));
-  after("write past a shared array", refused([&] { launch(past_a_shared_array, "past_a_shared_array"); }, {"past the end of shared array small"}));
+  after("write past an allocation", refused([&] { launch(past_the_end, "past_the_end"); },
+                                            {"kernel past_the_end", "past the end of an allocation of 2560 bytes"}));
+  after("write past a shared array", refused([&] { launch(past_a_shared_array, "past_a_shared_array"); },
+                                             {"past the end of shared array small"}));
   after("stack overflow", refused([&] { launch(deep, "deep"); }, {"kernel deep", "overflowed", "thread (0,0,0)"}));
-  after("division by zero", refused([&] { MINIALEX_LAUNCH(divides, 1, 1, 0, stream, x.data, 0); runtime::stream_synchronize(stream); }, {"divided by zero"}));
-  after("null pointer", refused([&] { MINIALEX_LAUNCH(add_one, 1, 1, 0, stream, nullptr); runtime::stream_synchronize(stream); }, {"add_one", "null pointer"}));
+  after("division by zero", refused([&] {
+    MINIALEX_LAUNCH(divides, 1, 1, 0, stream, x.data, 0);
+    runtime::stream_synchronize(stream);
+  }, {"divided by zero"}));
+  after("null pointer", refused([&] {
+    MINIALEX_LAUNCH(add_one, 1, 1, 0, stream, nullptr);
+    runtime::stream_synchronize(stream);
+  }, {"add_one", "null pointer"}));
   check("too many threads", refused([&] { MINIALEX_LAUNCH(add_one, 1, 1025, 0, stream, x.data); }, {"1025", "1024"}));
-  check("too little dynamic shared memory", refused([&] { MINIALEX_LAUNCH(reverse, 1, 1, 16, stream, x.data, x.data, nullptr); runtime::stream_synchronize(stream); },
-                                                    {"512 bytes, the launch gives 16"}));
+  check("too little dynamic shared memory", refused([&] {
+    MINIALEX_LAUNCH(reverse, 1, 1, 16, stream, x.data, x.data, nullptr);
+    runtime::stream_synchronize(stream);
+  }, {"512 bytes, the launch gives 16"}));
   check("memory of another device", refused([&] {
     runtime::set_device(1);
     Memory other;
@@ -191,9 +206,35 @@ std::string missing_event_shows(Stream stream) {
   return early == 0.f && late == 1.f ? "" : text("before: ", early, ", behind: ", late);
 }
 
+// What the host does with a pointer to device memory; an earlier handler of the signal still gets it.
+int host_fault() {
+  std::signal(SIGSEGV, [](int signal) {
+    std::puts("the earlier handler ran");
+    std::fflush(stdout);
+    std::signal(signal, SIG_DFL);
+  });
+  Memory x;
+  Stream stream = runtime::stream_create();
+  kernels_are_right(stream);
+  return int(*static_cast<volatile float*>(x.data));
+}
+
+int print_settings() {
+  try {
+    const auto& s = emulated::settings();
+    std::printf("order %d, streams %d, seed %d, %d devices of %d MiB\n", int(s.order), int(s.streams), int(s.seed), runtime::device_count(),
+                int(s.memory >> 20));
+    return 0;
+  } catch (const DeviceError& error) {
+    std::puts(error.what());
+    return runtime::device_count() == 0 && runtime::unavailable_reason() == error.what() ? 2 : 1;
+  }
+}
+
 }  // namespace
 
-int main() {
+int main(int count, char** words) {
+  if (count > 1) return words[1] == std::string("settings") ? print_settings() : host_fault();
   Stream stream = runtime::stream_create();
   for (const char* order : {"forward", "reverse", "random:1", "random:2", "random:3"}) {
     emulated::configure("order", order);
