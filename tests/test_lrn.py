@@ -16,11 +16,16 @@ SMALL, BIG = cases.small(cases.LRN), [case for case in cases.LRN if case.big]
 MUTANTS = mutants.of("lrn")
 TWO_COLUMNS = next(case for case in cases.LRN if case.name == "two_columns")
 BAD_CALLS = list(unweighted.bad_calls("lrn", TWO_COLUMNS))
+# Kernels that take four channels at a time: the fewest, windows that reach over both neighbours, an odd number of pixels, other powers.
+FOURS = [cases.NormCase("four_channels", 2, 3, 3, 4), cases.NormCase("four_channels_n_9", 1, 3, 3, 4, n=9),
+         cases.NormCase("twelve_channels_n_9", 1, 5, 7, 12, n=9, columns=2, beta=0.5),
+         cases.NormCase("beta_1", 1, 3, 5, 20, k=1.0, beta=1.0), cases.NormCase("a_block_a_pixel", 1, 1, 3, 1024), cases.NormCase("more_than_a_block", 1, 1, 2, 1028)]
+DTYPES = {"float32": 1e-6, "float64": 1e-14}        # type -> tolerance of worked examples: 17 or 90 roundings
 
 
-def across(*columns):
+def across(*columns, dtype="float64"):
     """Columns of channel values of one pixel."""
-    return np.array(columns, np.float64).reshape(len(columns), 1, 1, 1, -1)
+    return np.array(columns, dtype).reshape(len(columns), 1, 1, 1, -1)
 
 
 def lrn(ops, x, **constants):
@@ -29,32 +34,40 @@ def lrn(ops, x, **constants):
     return y
 
 
-def test_literal_fprop(ops):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_literal_fprop(ops, dtype):
     # n=3, k=1, alpha=1, beta=1: 1 + 1 + 4 = 6, 1 + 1 + 4 + 9 = 15, 1 + 4 + 9 + 16 = 30, 1 + 9 + 16 = 26
-    y = lrn(ops, across([1, 2, 3, 4]), n=3, k=1.0, alpha=1.0, beta=1.0)
-    np.testing.assert_allclose(y.ravel(), [1 / 6, 2 / 15, 3 / 30, 4 / 26], rtol=1e-14)
+    y = lrn(ops, across([1, 2, 3, 4], dtype=dtype), n=3, k=1.0, alpha=1.0, beta=1.0)
+    np.testing.assert_allclose(y.ravel(), [1 / 6, 2 / 15, 3 / 30, 4 / 26], rtol=DTYPES[dtype])
     # The paper's k=2 and beta=.75: 2 + 1 + 4 + 9 = 16, and 16^.75 = 8
-    y = lrn(ops, across([1, 2, 3]), n=3, k=2.0, alpha=1.0, beta=0.75)
-    np.testing.assert_allclose(y.ravel(), [7 ** -0.75, 2 / 8, 3 * 15 ** -0.75], rtol=1e-14)
+    y = lrn(ops, across([1, 2, 3], dtype=dtype), n=3, k=2.0, alpha=1.0, beta=0.75)
+    np.testing.assert_allclose(y.ravel(), [7 ** -0.75, 2 / 8, 3 * 15 ** -0.75], rtol=DTYPES[dtype])
 
 
-def test_literal_column_border(ops):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_literal_column_border(ops, dtype):
     # Window 5 over two columns of two channels: 1 + 1 + 4 = 6 and 1 + 9 + 16 = 26, never a sum over all four
-    y = lrn(ops, across([1, 2], [3, 4]), n=5, k=1.0, alpha=1.0, beta=1.0)
-    np.testing.assert_allclose(y.ravel(), [1 / 6, 2 / 6, 3 / 26, 4 / 26], rtol=1e-14)
+    y = lrn(ops, across([1, 2], [3, 4], dtype=dtype), n=5, k=1.0, alpha=1.0, beta=1.0)
+    np.testing.assert_allclose(y.ravel(), [1 / 6, 2 / 6, 3 / 26, 4 / 26], rtol=DTYPES[dtype])
 
 
-def test_literal_bprop(ops):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_literal_bprop(ops, dtype):
     # y0 = x0 / (1 + x0^2 + x1^2) at (1, 2): dy0/dx0 = 1/6 - 2/36 = 1/9, dy0/dx1 = -2*1*2/36 = -1/9
-    x, dx = across([1, 2]), ops.empty((1, 1, 1, 1, 2), "float64")
-    ops.lrn_bprop(x, across([9, 0]), dx, n=3, k=1.0, alpha=1.0, beta=1.0)
-    np.testing.assert_allclose(dx.ravel(), [1, -1], rtol=1e-14)
+    x, dx = across([1, 2], dtype=dtype), ops.empty((1, 1, 1, 1, 2), dtype)
+    ops.lrn_bprop(x, across([9, 0], dtype=dtype), dx, n=3, k=1.0, alpha=1.0, beta=1.0)
+    np.testing.assert_allclose(dx.ravel(), [1, -1], rtol=DTYPES[dtype])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_within_bounds(ops, oracle, case, dtype, seed):
     unweighted.prove("lrn", ops, oracle, case, seed, dtype)
+
+
+@pytest.mark.parametrize("case", FOURS, ids=str)
+def test_four_channels_at_a_time(ops, oracle, case, seed):
+    unweighted.prove("lrn", ops, oracle, case, seed)
 
 
 @pytest.mark.parametrize("case", BIG, ids=str)
@@ -111,8 +124,8 @@ def test_another_window_before_leaves_nothing_behind(ops, oracle):
 
 
 def test_the_flag_divides_alpha_by_n(ops, rng):
-    x = rng.standard_normal((1, 2, 3, 2, 7))
-    y, want, dx, dwant = (ops.empty(x.shape, "float64") for _ in range(4))
+    x = rng.standard_normal((1, 2, 3, 2, 8)).astype(np.float32)
+    y, want, dx, dwant = (ops.empty(x.shape) for _ in range(4))
     LRN("norm", alpha=0.5, divide_by_n=True).fprop(ops, x, y, Run())
     LRN("norm", alpha=0.1).fprop(ops, x, want, Run())
     LRN("norm", alpha=0.5, divide_by_n=True).bprop(ops, x, y, x, dx, Run())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ SMALL, BIG = cases.small(cases.MAXPOOL), [case for case in cases.MAXPOOL if case
 MUTANTS = mutants.of("maxpool")
 ROWS = {case.name: case for case in cases.MAXPOOL}
 BAD_CALLS = list(unweighted.bad_calls("maxpool", ROWS["two_columns"]))
+FOURS = [replace(case, name=f"{case.name}_by_4", C=4) for case in SMALL if case.C < 4]      # for kernels that take four channels at a time
 
 
 def one_map(rows):
@@ -79,6 +82,11 @@ def test_within_bounds(ops, oracle, case, dtype, seed):
     unweighted.prove("maxpool", ops, oracle, case, seed, dtype)
 
 
+@pytest.mark.parametrize("case", FOURS, ids=str)
+def test_four_channels_at_a_time(ops, oracle, case, seed):
+    unweighted.prove("maxpool", ops, oracle, case, seed)
+
+
 @pytest.mark.parametrize("case", BIG, ids=str)
 def test_within_bounds_at_full_size(ops, oracle, case, seed):
     unweighted.prove("maxpool", ops, oracle, case, seed)
@@ -121,10 +129,11 @@ def test_infinities_are_values(ops):
 
 
 @pytest.mark.parametrize("row, column", [(0, 0), (1, 1), (2, 1), (3, 3)])
-def test_nan_does_not_hide(ops, row, column):
+@pytest.mark.parametrize("channels", [1, 4])
+def test_nan_does_not_hide(ops, row, column, channels):
     """A maximum that skips NaN would let a diverged run look healthy."""
-    x = one_map(np.ones((4, 4)))
-    x[0, 0, row, column] = np.nan
+    x = np.ones((1, 1, 4, 4, channels), np.float32)
+    x[0, 0, row, column, -1] = np.nan
     assert np.isnan(pool(ops, x, 2, 2, window=3, stride=2)).any()
 
 
