@@ -21,9 +21,10 @@
 // Inlined as by nvcc, so functions of one name in two kernel files do not meet in the linker.
 #define MINIALEX_DEVICE inline __attribute__((always_inline))
 #define MINIALEX_UNROLL
+// The array is known by the address of its tag; a tag that could not be written might be merged with another.
 #define MINIALEX_SHARED(type, name, ...)                         \
   using name##_shared_type = type __VA_ARGS__;                   \
-  static const char name##_shared_tag = 0;                       \
+  static char name##_shared_tag;                                 \
   name##_shared_type& name = *static_cast<name##_shared_type*>(  \
       ::minialex::emulated::static_shared(&name##_shared_tag, #name, sizeof(name##_shared_type), alignof(name##_shared_type)))
 #define MINIALEX_DYNAMIC_SHARED(type, name) \

@@ -44,7 +44,7 @@ void pass_on(int number, siginfo_t* info, void* context) {
   else before[i].sa_handler(number);
 }
 
-void handle(int number, siginfo_t* info, void* context) {
+[[maybe_unused]] void handle(int number, siginfo_t* info, void* context) {
   void* address = info->si_addr;
   if (!current) {
     if (int device = number == SIGFPE ? -1 : window_of(address); device >= 0)

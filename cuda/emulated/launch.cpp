@@ -1,5 +1,6 @@
 // A grid over OS threads: each runs one block at a time.
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <numeric>
@@ -42,7 +43,7 @@ uint64_t block_at(uint64_t turn, const Launch& launch, uint64_t factor) {
   }
 }
 
-void run_blocks(Launch& launch) {
+template <class AfterBlock> void run_blocks(Launch& launch, const AfterBlock& after_block) {
   install_fault_handlers();
   uint64_t factor = 1;
   if (settings().order == Order::random) {
@@ -51,7 +52,7 @@ void run_blocks(Launch& launch) {
   }
   auto runner = runners().take();
   for (uint64_t turn; !launch.failed && (turn = launch.next++) < launch.blocks;)
-    if (!runner->run(launch, block_at(turn, launch, factor))) break;
+    if (runner->run(launch, block_at(turn, launch, factor))) after_block();
   runners().give(std::move(runner));
 }
 
@@ -60,20 +61,32 @@ class Pool {                                       // OS threads that help the o
   explicit Pool(int helpers) {
     for (int i = 0; i < helpers; ++i) std::thread([this] { help(); }).detach();
   }
+  // To wake helpers costs 10 us: a short launch is over before it pays.
   void run(Launch& launch) {
-    {
-      std::lock_guard<std::mutex> guard(lock_);
-      launch_ = &launch;
-      ++launches_;
-    }
-    wake_.notify_all();
-    run_blocks(launch);
+    using Clock = std::chrono::steady_clock;
+    constexpr auto kAlone = std::chrono::microseconds(50);
+    const auto start = Clock::now();
+    bool alone = true;
+    run_blocks(launch, [&] {
+      if (!alone || launch.next >= launch.blocks || Clock::now() - start < kAlone) return;
+      alone = false;
+      share(launch);
+    });
+    if (alone) return;
     std::unique_lock<std::mutex> guard(lock_);
     launch_ = nullptr;                             // a helper that wakes up late finds nothing to do
     done_.wait(guard, [this] { return busy_ == 0; });
   }
 
  private:
+  void share(Launch& launch) {
+    {
+      std::lock_guard<std::mutex> guard(lock_);
+      launch_ = &launch;
+      ++launches_;
+    }
+    wake_.notify_all();
+  }
   void help() {
     for (uint64_t seen = 0;;) {
       std::unique_lock<std::mutex> guard(lock_);
@@ -82,7 +95,7 @@ class Pool {                                       // OS threads that help the o
       Launch* launch = launch_;
       ++busy_;
       guard.unlock();
-      run_blocks(*launch);
+      run_blocks(*launch, [] {});
       guard.lock();
       if (--busy_ == 0) done_.notify_one();
     }
@@ -112,7 +125,7 @@ void run_kernel(const KernelLaunch& kernel, int device, uint32_t operation) {
   launch.seed = settings().seed * 0x94D049BB133111EBu + ++launches;
   launch.blocks = uint64_t(kernel.grid.x) * kernel.grid.y * kernel.grid.z;
   if (pool && launch.blocks > 1) pool->run(launch);
-  else run_blocks(launch);
+  else run_blocks(launch, [] {});
   if (launch.failed) throw DeviceError(launch.error);
 }
 

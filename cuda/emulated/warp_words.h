@@ -8,17 +8,17 @@ enum class Shuffle { from_lane, up, down, exclusive_or };
 
 template <class T> struct ShuffleArguments {
   T value, result;
-  int operand, width;
+  int64_t operand;
+  int width;
 };
 
-inline int shuffle_source(Shuffle kind, int lane, int operand, int width) {
-  int first = lane & ~(width - 1), end = first + width, source = lane;
-  if (kind == Shuffle::from_lane) source = first + (operand & (width - 1));
-  if (kind == Shuffle::up) source = lane - operand;
-  if (kind == Shuffle::down) source = lane + operand;
-  if (kind == Shuffle::exclusive_or) source = lane ^ operand;
-  if (kind == Shuffle::up) return source < first ? lane : source;
-  return source < 0 || source >= end ? lane : source;
+// The lane `lane` reads from: itself, where the wanted one lies outside its group of `width` (exclusive_or may read an earlier group).
+inline int shuffle_source(Shuffle kind, int lane, int64_t operand, int width) {
+  int first = lane & ~(width - 1);
+  if (kind == Shuffle::from_lane) return first + static_cast<int>(operand & (width - 1));
+  int64_t source = kind == Shuffle::up ? lane - operand : kind == Shuffle::down ? lane + operand : lane ^ operand;
+  int64_t lowest = kind == Shuffle::exclusive_or ? 0 : first;
+  return source < lowest || source >= first + width ? lane : static_cast<int>(source);
 }
 
 template <class T, Shuffle KIND> MINIALEX_UNCHECKED void execute_shuffle(void** lane_arguments, uint32_t mask) {
@@ -31,7 +31,7 @@ template <class T, Shuffle KIND> MINIALEX_UNCHECKED void execute_shuffle(void** 
   }
 }
 
-template <Shuffle KIND, class T> T shuffle(unsigned mask, T value, int operand, int width, const char* what, Location location) {
+template <Shuffle KIND, class T> T shuffle(unsigned mask, T value, int64_t operand, int width, const char* what, Location location) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles 4 or 8 bytes");
   if (width < 1 || width > 32 || (width & (width - 1))) fail(what, " at ", location, ": width ", width, " is no power of two up to 32");
   ShuffleArguments<T> arguments{value, value, operand, width};
@@ -66,11 +66,11 @@ template <class T> T __shfl_sync(unsigned mask, T value, int lane, int width = 3
 }
 template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, MINIALEX_CALLER) {
   using namespace minialex::emulated;
-  return shuffle<Shuffle::up>(mask, value, int(delta), width, "__shfl_up_sync", MINIALEX_CALLED_AT);
+  return shuffle<Shuffle::up>(mask, value, delta, width, "__shfl_up_sync", MINIALEX_CALLED_AT);
 }
 template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, MINIALEX_CALLER) {
   using namespace minialex::emulated;
-  return shuffle<Shuffle::down>(mask, value, int(delta), width, "__shfl_down_sync", MINIALEX_CALLED_AT);
+  return shuffle<Shuffle::down>(mask, value, delta, width, "__shfl_down_sync", MINIALEX_CALLED_AT);
 }
 template <class T> T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, MINIALEX_CALLER) {
   using namespace minialex::emulated;

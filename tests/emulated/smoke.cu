@@ -39,6 +39,34 @@ __global__ void reverse(const float* x, float* y, int* even) {
   if (threadIdx.x == 0) atomicAdd(even, count);
 }
 
+// Row by row: every kind of shuffle, by 3 in groups of 8, then every vote of "lane < 5" among the lower 16 lanes.
+__global__ void warp_words(int* y) {
+  const int lane = threadIdx.x;
+  const unsigned all = 0xFFFFFFFFu;
+  y[lane] = __shfl_sync(all, lane, 3, 8);
+  y[32 + lane] = __shfl_up_sync(all, lane, 3, 8);
+  y[64 + lane] = __shfl_down_sync(all, lane, 3, 8);
+  y[96 + lane] = __shfl_xor_sync(all, lane, 11, 8);
+  if (lane >= 16) return;
+  y[128 + lane] = int(__ballot_sync(0xFFFFu, lane < 5));
+  y[160 + lane] = __any_sync(0xFFFFu, lane < 5) + 2 * __all_sync(0xFFFFu, lane < 5) + 4 * __all_sync(0xFFFFu, lane < 16);
+}
+
+// Every block reads what the block before the launch left; block `bad` goes wrong.
+__global__ void many_blocks(int* y, unsigned bad) {
+  MINIALEX_SHARED(int, left, [32]);
+  left[threadIdx.x] = y[blockIdx.x];
+  __syncthreads();
+  if (blockIdx.x == bad && threadIdx.x == 5) *static_cast<volatile int*>(nullptr) = 1;
+  if (threadIdx.x == 0) y[blockIdx.x] = left[31] + 1;
+}
+
+__global__ void waits_for_ever(float* x) {
+  if (threadIdx.x < 3) __syncwarp();
+  else __syncthreads();
+  x[0] = 0.f;
+}
+
 __global__ void add_one(float* x) { x[blockIdx.x * THREADS + threadIdx.x] += 1.f; }
 __global__ void half_a_barrier(float* x) {
   if (threadIdx.x < 7) __syncthreads();
@@ -118,6 +146,44 @@ std::string kernels_are_right(Stream stream) {
   return counted == count ? "" : text(counted, " even elements, not ", count);
 }
 
+std::string warp_words_are_right(Stream stream) {
+  Memory y;
+  runtime::fill(y.data, 0, SIZE * sizeof(float), stream);
+  MINIALEX_LAUNCH(warp_words, 1, 32, 0, stream, reinterpret_cast<int*>(y.data));
+  const auto got = y.values(stream);
+  const int* row = reinterpret_cast<const int*>(got.data());
+  for (int lane = 0; lane < 32; ++lane) {
+    const int in_group = lane % 8, other = lane ^ 11;
+    const int expected[] = {lane / 8 * 8 + 3, in_group < 3 ? lane : lane - 3, in_group > 4 ? lane : lane + 3,
+                            other / 8 > lane / 8 ? lane : other, lane < 16 ? 31 : 0, lane < 16 ? 1 + 4 : 0};
+    for (int i = 0; i < 6; ++i)
+      if (row[i * 32 + lane] != expected[i]) return text("lane ", lane, " of row ", i, " is ", row[i * 32 + lane], ", not ", expected[i]);
+  }
+  return "";
+}
+
+// Long enough that all OS threads take part, and one of them meets the error.
+std::string many_blocks_are_right(Stream stream) {
+  constexpr unsigned MANY = 20000, NONE = ~0u;
+  int* y = static_cast<int*>(runtime::allocate(MANY * sizeof(int)));
+  runtime::fill(y, 0, MANY * sizeof(int), stream);
+  const auto run = [&](unsigned bad) {
+    MINIALEX_LAUNCH(many_blocks, MANY, 32, 0, stream, y, bad);
+    runtime::stream_synchronize(stream);
+  };
+  run(NONE);
+  std::string wrong = refused([&] { run(MANY / 2); }, {"many_blocks", "block (10000,0,0) thread (5,0,0)", "null pointer"});
+  runtime::fill(y, 0, MANY * sizeof(int), stream);
+  run(NONE);
+  run(NONE);
+  std::vector<int> got(MANY);
+  runtime::copy(got.data(), y, MANY * sizeof(int), stream);
+  for (unsigned i = 0; i < MANY && wrong.empty(); ++i)
+    if (got[i] != 2) wrong = text("block ", i, " has ", got[i], ", not 2");
+  runtime::release(y);
+  return wrong;
+}
+
 void test_errors(Stream stream) {
   Memory x;
   const auto launch = [&](void (*kernel)(float*), const char* name) {
@@ -130,6 +196,8 @@ void test_errors(Stream stream) {
   after("divergent barrier", refused([&] { launch(half_a_barrier, "half_a_barrier"); },
                                      {"kernel half_a_barrier", "block (0,0,0) thread (", "smoke.cu:", "divergent"}));
   after("divergent warp", refused([&] { launch(half_a_warp, "half_a_warp"); }, {"divergent warp", "__shfl_down_sync", "smoke.cu:"}));
+  after("deadlock", refused([&] { launch(waits_for_ever, "waits_for_ever"); },
+                            {"deadlock", "3 threads wait in __syncwarp at smoke.cu:", "29 threads wait in __syncthreads at smoke.cu:"}));
   after("write past an allocation", refused([&] { launch(past_the_end, "past_the_end"); },
                                             {"kernel past_the_end", "past the end of an allocation of 2560 bytes"}));
   after("write past a shared array", refused([&] { launch(past_a_shared_array, "past_a_shared_array"); },
@@ -239,6 +307,8 @@ int main(int count, char** words) {
   for (const char* order : {"forward", "reverse", "random:1", "random:2", "random:3"}) {
     emulated::configure("order", order);
     check(text("order ", order).c_str(), kernels_are_right(stream));
+    check("  shuffles and votes", warp_words_are_right(stream));
+    check("  many blocks", many_blocks_are_right(stream));
   }
   for (const char* streams : {"now", "lazy", "random:5"}) {
     emulated::configure("streams", streams);
