@@ -86,6 +86,14 @@ def test_literal_example(ops):
     assert call(ops, "dropout_test", {"y": x.shape}, x=x, factor=0.5)["y"].ravel().tolist() == [1.5, 2.5, 3.5, 4.5]
 
 
+def test_a_word_equal_to_the_threshold_is_dropped(ops):
+    """The first word of counter 0, key 0 is 6627e8d5; all of these probabilities are exact in float64."""
+    x = np.ones((1, 1, 1, 1, 4), np.float32)
+    for keep, first in ((0x6627E8D5, 0), (0x6627E8D5 + 0.5, 1), (0x6627E8D6, 1)):
+        y = call(ops, "dropout_fprop", {"y": x.shape}, x=x, keep=keep * 2.0**-32, scale=1.0, seed=0, step=0, layer=0, first=0)["y"]
+        assert y.ravel().tolist() == [first, 0, 0, 0]
+
+
 @pytest.mark.parametrize("case", [case for case in cases.DROPOUT if case.tiny], ids=str)
 def test_the_oracle_is_the_formula(oracle, case):
     ones = np.ones(case.x_shape)

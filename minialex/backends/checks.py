@@ -198,6 +198,8 @@ def elementwise(op: str, *, outputs, in_place=True, **arrays) -> None:
     """Equal shapes; an output may be an input when `in_place`."""
     floats(op, **arrays)
     first = next(iter(arrays.values()))
+    if 0 in first.shape:
+        _fail(op, f"the arrays are empty (shape {tuple(first.shape)}); give at least one image")
     for name, array in arrays.items():
         shape(op, name, array, first.shape)
     per_image(op, **arrays)
@@ -216,6 +218,8 @@ def pool(op: str, *, x, y, window, stride, outputs, **more) -> None:
     rank(op, x=x, y=y, want=5, **more)
     floats(op, x=x, y=y, **more)
     G, N, H, W, C = x.shape
+    if N < 1:
+        _fail(op, "a batch of 0 images; give at least one")
     shape(op, "y", y, (G, N, _extent(op, pool_extent, H, window, stride), _extent(op, pool_extent, W, window, stride), C))
     for name, array in more.items():
         shape(op, name, array, x.shape if name.endswith("x") else y.shape)
