@@ -1,30 +1,45 @@
 """Fusion: a table of neighbours that one op can do in one trip through memory.
 
-A rule rewrites the declared list of layers; results are the same bits (tests compare with `fuse=False`).
+A rule rewrites the declared list of layers; which rules pay, a backend says (`ops.fused()`).  Results are the same bits (tests compare
+with `fuse=False`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from itertools import pairwise
 
-from .layers import Conv, ConvReLU, Layer, ReLU
+from .layers import LRN, Conv, ConvReLU, Layer, LRNMaxPool, MaxPool, ReLU
+from .spec import MiniAlexError
 
 
 def _conv_relu(conv: Conv, relu: ReLU) -> ConvReLU:
     return ConvReLU(**{f.name: getattr(conv, f.name) for f in fields(conv)})
 
 
-RULES: tuple[tuple[tuple[type, ...], Callable[..., Layer]], ...] = (
-    ((Conv, ReLU), _conv_relu),
-)
+def _lrn_maxpool(norm: LRN, pool: MaxPool) -> LRNMaxPool:
+    return LRNMaxPool(pool.name, norm, pool)
 
 
-def fuse(layers: list[Layer]) -> list[Layer]:
-    """The same network with each match of RULES replaced, left to right; exact types only (Local is no Conv here)."""
+RULES: dict[str, tuple[tuple[type, ...], Callable[..., Layer]]] = {
+    "conv_relu": ((Conv, ReLU), _conv_relu),
+    "lrn_maxpool": ((LRN, MaxPool), _lrn_maxpool),
+}
+
+
+def fuse(layers: list[Layer], fused: Iterable[str]) -> list[Layer]:
+    """The same network with each match of the rules named in `fused` replaced, left to right; exact types only (Local is no Conv here).
+
+    Where both rules meet, the norm's backward pass does the ReLU's, too: it has its input at hand.
+    """
+    unknown = set(fused) - set(RULES)
+    if unknown:
+        raise MiniAlexError(f"fuse: there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}")
+    rules = [RULES[name] for name in fused]
     result, i = [], 0
     while i < len(layers):
-        for pattern, make in RULES:
+        for pattern, make in rules:
             window = layers[i:i + len(pattern)]
             if tuple(type(layer) for layer in window) == pattern:
                 result.append(make(*window))
@@ -33,4 +48,7 @@ def fuse(layers: list[Layer]) -> list[Layer]:
         else:
             result.append(layers[i])
             i += 1
+    for j, (below, above) in enumerate(pairwise(list(result))):
+        if type(below) is ConvReLU and type(above) is LRNMaxPool:
+            result[j:j + 2] = [replace(below, masked=True), replace(above, relu=True)]
     return result

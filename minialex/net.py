@@ -31,7 +31,7 @@ class Net:
         self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
         if len(self._ordinals) != len(layers):
             raise ShapeError("two layers of a net have the same name; give each its own")
-        *body, self.loss_layer = fuse_layers(layers) if fuse else list(layers)
+        *body, self.loss_layer = fuse_layers(layers, ops.fused()) if fuse else list(layers)
         self.layers: list[Layer] = body
 
         self.shapes = [input]                               # shapes[i] is read by layer i and shapes[i + 1] written by it

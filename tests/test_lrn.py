@@ -19,7 +19,8 @@ BAD_CALLS = list(unweighted.bad_calls("lrn", TWO_COLUMNS))
 # Kernels that take four channels at a time: the fewest, windows that reach over both neighbours, an odd number of pixels, other powers.
 FOURS = [cases.NormCase("four_channels", 2, 3, 3, 4), cases.NormCase("four_channels_n_9", 1, 3, 3, 4, n=9),
          cases.NormCase("twelve_channels_n_9", 1, 5, 7, 12, n=9, columns=2, beta=0.5),
-         cases.NormCase("beta_1", 1, 3, 5, 20, k=1.0, beta=1.0), cases.NormCase("a_block_a_pixel", 1, 1, 3, 1024), cases.NormCase("more_than_a_block", 1, 1, 2, 1028)]
+         cases.NormCase("beta_1", 1, 3, 5, 20, k=1.0, beta=1.0), cases.NormCase("a_block_a_pixel", 1, 1, 3, 1024),
+         cases.NormCase("more_than_a_block", 1, 1, 2, 1028)]
 DTYPES = {"float32": 1e-6, "float64": 1e-14}        # type -> tolerance of worked examples: 17 or 90 roundings
 
 

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from minialex import backends
+from minialex.fuse import fuse
 from minialex.layers import LRN, AvgPool, Conv, Dropout, Linear, MaxPool, ReLU, Sigmoid, SoftmaxLoss, SpatialNorm, Tanh
+from minialex.layers.conv_relu import ConvReLU
+from minialex.layers.lrn_maxpool import LRNMaxPool
 from minialex.net import Net
+from minialex.nets import recipe
 from minialex.optim import SGD
 from minialex.spec import MiniAlexError, Shape, ShapeError
 
@@ -59,15 +63,58 @@ def test_gradient_of_the_whole_net_by_finite_differences():
     assert not wrong
 
 
-def test_fused_and_plain_nets_have_the_same_bits(ops):
+RULES = [("conv_relu",), ("lrn_maxpool",), ("lrn_maxpool", "conv_relu")]
+
+
+def forced(monkeypatch, ops, rules):
+    """Every net on `ops` is fused by these rules, whether they pay there or not."""
+    monkeypatch.setattr(ops, "fused", lambda: rules)
+
+
+def step(net, x, labels):
+    """What a fused net must not change."""
+    loss = run(net, x, labels)
+    return loss, net.ops.to_host(net.probabilities), net.ops.to_host(net.grads.flat)
+
+
+@pytest.mark.parametrize("rules", RULES, ids="+".join)
+def test_fused_and_plain_nets_have_the_same_bits(ops, monkeypatch, rules):
+    forced(monkeypatch, ops, rules)
     x, labels = pictures(6)
-    results = []
-    for fuse in (True, False):
-        net = Net(layers(), INPUT, 6, ops, seed=3, fuse=fuse)
-        results.append((run(net, x, labels), ops.to_host(net.grads.flat), len(net.layers)))
-    assert results[0][2] < results[1][2], "nothing was fused"
-    assert results[0][0] == results[1][0]
-    np.testing.assert_array_equal(results[0][1], results[1][1])
+    nets = [Net(layers(), INPUT, 6, ops, seed=3, fuse=fuse) for fuse in (True, False)]
+    assert len(nets[0].layers) == len(nets[1].layers) - len(rules), "each rule has one place in this net"
+    for fused, plain in zip(step(nets[0], x, labels), step(nets[1], x, labels), strict=True):
+        np.testing.assert_array_equal(fused, plain)
+
+
+def test_the_papers_net_fused_and_plain_has_the_same_bits(ops, monkeypatch):
+    """Where both rules meet, the norm's backward pass does the ReLU's."""
+    forced(monkeypatch, ops, RULES[2])
+    paper = recipe("paper").but(crop=67)
+    body = paper.build(10, width=1 / 8, hidden=(64, 32))
+    nets = [Net(body, paper.input, 5, ops, seed=3, fuse=fuse) for fuse in (True, False)]
+    rng = np.random.default_rng(0)
+    x, labels = 100 * rng.standard_normal(paper.input.array(5)), np.arange(5, dtype=np.int32)
+    for fused, plain in zip(step(nets[0], x, labels), step(nets[1], x, labels), strict=True):
+        np.testing.assert_array_equal(fused, plain)
+    lower = {layer.name: layer for layer in nets[0].layers}
+    assert [name for name, layer in lower.items() if isinstance(layer, LRNMaxPool) and layer.relu] == ["pool1", "pool2"]
+    assert [name for name, layer in lower.items() if isinstance(layer, ConvReLU) and layer.masked] == ["conv1", "conv2"]
+    assert [name for name, layer in lower.items() if isinstance(layer, ConvReLU) and not layer.masked] == ["conv3", "conv4", "conv5"]
+    with pytest.raises(MiniAlexError, match="no layer is called 'norm1'"):
+        nets[0].activation("norm1")
+
+
+def test_rules_of_fusion():
+    """A backend's own list decides; a layer between two, or of another kind, keeps them apart."""
+    body = layers()
+    assert fuse(body, ()) == body
+    names = [type(layer).__name__ for layer in fuse(body, RULES[2])]
+    assert names[:3] == ["ConvReLU", "LRNMaxPool", "Conv"] and "SpatialNorm" in names and names.count("LRNMaxPool") == 1
+    alone = fuse(body, ("lrn_maxpool",))[2]
+    assert alone == LRNMaxPool("pool1", body[2], body[3]) and not alone.relu, "the ReLU below keeps its own backward pass"
+    with pytest.raises(MiniAlexError, match="no rule conv_tanh; there are conv_relu, lrn_maxpool"):
+        fuse(body, ("conv_tanh",))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

@@ -153,9 +153,9 @@ def test_row_after_conv5(both):
 def test_row_lrn(both):
     norms = [net["norm1"] for net, _, _ in both]
     assert norms == [LRN("norm1", 5, 2.0, 1e-4, .75), LRN("norm1", 5, 2.0, 1e-4, .75, divide_by_n=True)]
-    assert [round(norm._constants()["alpha"], 12) for norm in norms] == [1e-4, 2e-5]
+    assert [round(norm.constants()["alpha"], 12) for norm in norms] == [1e-4, 2e-5]
     for net, _, _ in both:
-        assert net["norm2"]._constants() == net["norm1"]._constants()
+        assert net["norm2"].constants() == net["norm1"].constants()
 
 
 def test_row_weights(both):

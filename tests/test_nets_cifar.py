@@ -41,7 +41,7 @@ def test_cifar_stds_and_maps():
 
 def test_cifar_norms_and_schedules():
     eleven, eighteen = named(recipe("cifar11").build(10)), named(recipe("cifar18").build(10))
-    assert eleven["norm1"]._constants() == dict(n=9, k=1.0, alpha=.001 / 9, beta=.75)
+    assert eleven["norm1"].constants() == dict(n=9, k=1.0, alpha=.001 / 9, beta=.75)
     assert eighteen["norm1"] == SpatialNorm("norm1", n=3, k=1.0, alpha=5e-5 / 9, beta=.75)
     order = kinds(recipe("cifar11").build(10))
     assert order.index("pool1") < order.index("norm1") and order.index("norm2") < order.index("pool2")

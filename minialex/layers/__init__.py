@@ -9,11 +9,12 @@ from .linear import Linear
 from .local import Local
 from .loss import SoftmaxLoss
 from .lrn import LRN
+from .lrn_maxpool import LRNMaxPool
 from .maxpool import MaxPool
 from .relu import ReLU
 from .sigmoid import Sigmoid
 from .spatial_norm import SpatialNorm
 from .tanh import Tanh
 
-__all__ = ["LRN", "AvgPool", "Conv", "ConvReLU", "Dropout", "Layer", "Linear", "Local", "MaxPool", "ReLU", "Run", "Sigmoid",
-           "SoftmaxLoss", "SpatialNorm", "Tanh"]
+__all__ = ["LRN", "AvgPool", "Conv", "ConvReLU", "Dropout", "LRNMaxPool", "Layer", "Linear", "Local", "MaxPool", "ReLU",
+           "Run", "Sigmoid", "SoftmaxLoss", "SpatialNorm", "Tanh"]

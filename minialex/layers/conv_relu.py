@@ -11,7 +11,12 @@ from .conv import Conv
 
 @dataclass(frozen=True)
 class ConvReLU(Conv):
-    """y = max(0, conv(x) + b).  Keeps the convolution's name, so parameters have the same keys fused or not."""
+    """y = max(0, conv(x) + b).  Keeps the convolution's name, so parameters have the same keys fused or not.
+
+    `masked=True`: the dy that comes from above is 0 already where y is.
+    """
+
+    masked: bool = False
 
     bprop_reads: ClassVar[str] = "xy"
 
@@ -19,5 +24,6 @@ class ConvReLU(Conv):
         ops.conv_relu_fprop(x, run.params["w"], run.params["b"], y, stride=self.stride, pad=self.pad, groups=self.groups)
 
     def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
-        ops.relu_bprop(y, dy, dy)                   # in place: nobody reads the gradient behind the ReLU again
+        if not self.masked:
+            ops.relu_bprop(y, dy, dy)               # in place: nobody reads the gradient behind the ReLU again
         super().bprop(ops, x, y, dy, dx, run)

@@ -30,11 +30,12 @@ class LRN(Layer):
             raise ShapeError(f"{self.name}: a window of {self.n} channels has no centre; n must be odd")
         return x
 
-    def _constants(self) -> dict:
+    def constants(self) -> dict:
+        """The keyword arguments of the ops."""
         return dict(n=self.n, k=self.k, alpha=self.alpha / self.n if self.divide_by_n else self.alpha, beta=self.beta)
 
     def fprop(self, ops, x, y, run: Run) -> None:
-        ops.lrn_fprop(x, y, **self._constants())
+        ops.lrn_fprop(x, y, **self.constants())
 
     def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
-        ops.lrn_bprop(x, dy, dx, **self._constants())
+        ops.lrn_bprop(x, dy, dx, **self.constants())

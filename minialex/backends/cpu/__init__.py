@@ -15,6 +15,7 @@ from .linear import linear_dgrad, linear_fprop, linear_wgrad
 from .local import local_dgrad, local_fprop, local_wgrad
 from .loss import loss_bprop, loss_fprop
 from .lrn import lrn_bprop, lrn_fprop
+from .lrn_maxpool import lrn_maxpool_bprop, lrn_maxpool_fprop
 from .maxpool import maxpool_bprop, maxpool_fprop
 from .relu import relu_bprop, relu_fprop
 from .sgd import sgd_update
@@ -26,6 +27,6 @@ from .workers import blas_reason, empty, from_host, image_ranges, parallel, set_
 __all__ = ["augment_fprop", "avgpool_bprop", "avgpool_fprop", "blas_reason", "conv_dgrad", "conv_fprop", "conv_relu_fprop", "conv_wgrad",
            "dropout_bprop", "dropout_fprop", "dropout_test", "empty", "from_host", "fused", "image_ranges", "joint_sum", "linear_dgrad",
            "linear_fprop", "linear_wgrad", "local_dgrad", "local_fprop", "local_wgrad", "loss_bprop", "loss_fprop", "lrn_bprop",
-           "lrn_fprop", "maxpool_bprop", "maxpool_fprop", "parallel", "relu_bprop", "relu_fprop", "set_precision", "set_workers",
-           "sgd_update", "sigmoid_bprop", "sigmoid_fprop", "spatial_norm_bprop", "spatial_norm_fprop", "sum_partials", "tanh_bprop",
-           "tanh_fprop", "to_host", "workers"]
+           "lrn_fprop", "lrn_maxpool_bprop", "lrn_maxpool_fprop", "maxpool_bprop", "maxpool_fprop", "parallel", "relu_bprop",
+           "relu_fprop", "set_precision", "set_workers", "sgd_update", "sigmoid_bprop", "sigmoid_fprop", "spatial_norm_bprop",
+           "spatial_norm_fprop", "sum_partials", "tanh_bprop", "tanh_fprop", "to_host", "workers"]
