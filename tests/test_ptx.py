@@ -9,10 +9,13 @@ import zlib
 import numpy as np
 import pytest
 from ptx.interpreter import Run
+from ptx.launches import Recorded
 from ptx.memory import Memory
 from ptx.program import Module, PtxError
-from ptx.toolchain import ROOT, WRAPPERS, emulate, host_library, host_objects, ptx
-from ptx.wrapper_cases import CASES
+from ptx.toolchain import ROOT, WRAPPERS, emulate, emulator_object, host_library, host_objects, ptx
+from ptx.wrapper_cases import CASES, rounded
+
+from minialex.backends import reference
 
 ARCHS = ("compute_80", "compute_90")
 ORDERS = ("together", "warps", "warps backwards")
@@ -117,17 +120,117 @@ def test_an_unknown_instruction_is_named(wrappers):
 
 
 @pytest.fixture(scope="module")
-def emulator_objects(tmp_path_factory):
-    return host_objects(sorted((ROOT / "cuda" / "emulated").glob("*.cpp")), tmp_path_factory.mktemp("emulator"))
+def emulator_built(tmp_path_factory):
+    return emulator_object(tmp_path_factory.mktemp("emulator"))
 
 
 @pytest.fixture(scope="module")
-def emulator(emulator_objects, tmp_path_factory):
+def emulator(emulator_built, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrappers")
-    return host_library([*host_objects([WRAPPERS], folder), *emulator_objects], folder)
+    return host_library([*host_objects([WRAPPERS], folder), emulator_built], folder)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_emulator_does_what_the_isa_says(emulator, name):
     case = case_of(name)
     assert case.faults(emulate(emulator, f"{name}_wrapper", case.threads, case.a, case.b, case.expected.size)) == 0
+
+
+@pytest.fixture(scope="module")
+def kernels(emulator_built, tmp_path_factory):
+    sources = [source for stem in ("conv", "lrn", "maxpool") for source in sorted((ROOT / "cuda").glob(f"{stem}*.cu"))]
+    return Recorded(sources, [emulator_built], tmp_path_factory.mktemp("kernels"))
+
+
+def worst(kernels, op, dims, arrays, floats, expected, bound=(0.0,), precision="float32", only=None) -> dict[str, float]:
+    """Row of the op's table -> its largest error in bounds; `expected` are the outputs, the last ones of `arrays`."""
+    errors = {}
+    for variant, of in kernels.variants(op):
+        if of != precision or (only and variant != only):
+            continue
+        try:
+            results = kernels.run(op, variant, dims, arrays, floats)
+        except PtxError as error:
+            if "does not run" not in str(error):
+                raise
+            continue
+        outputs = results[len(arrays) - len(expected):]
+        errors[variant] = max(float(np.max(np.abs(got - want) / (np.abs(want) * 1e-5 + limit + 1e-30)))
+                              for got, want, limit in zip(outputs, expected, bound, strict=True))
+    return errors
+
+
+def fine(errors: dict[str, float]) -> bool:
+    return all(error <= 1 for error in errors.values())             # a NaN is not
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 32), (1, 2, 3, 10)])
+@pytest.mark.parametrize("beta", [0.75, 0.6])
+def test_lrn(kernels, rng, shape, beta):
+    x, dy = (4 * rng.standard_normal((1, *shape), np.float32) for _ in range(2))
+    empty, rule = np.full_like(x, np.nan), dict(n=5, k=2.0, alpha=1e-2, beta=beta)
+    y, dx = (np.zeros(x.shape) for _ in range(2))
+    reference.lrn_fprop(x.astype(np.float64), y, **rule)
+    reference.lrn_bprop(x.astype(np.float64), dy.astype(np.float64), dx, **rule)
+    floats = (2.0, 1e-2, beta)
+    errors = worst(kernels, "lrn_fprop", [*shape, 5], [x, empty], floats, [y], [1e-6])
+    assert "direct" in errors and fine(errors), errors
+    errors = worst(kernels, "lrn_bprop", [*shape, 5], [x, dy, empty], floats, [dx], [1e-5])
+    assert "direct" in errors and fine(errors), errors
+
+
+@pytest.mark.parametrize("window, stride", [(3, 2), (2, 2), (3, 1)])
+@pytest.mark.parametrize("ties", ["first", "all"])
+def test_maxpool(kernels, rng, window, stride, ties):
+    x = rng.integers(-2, 3, (1, 2, 7, 7, 8)).astype(np.float32)                     # few values: ties in most windows
+    side = -(-(7 - window) // stride) + 1
+    y, dy = np.zeros((1, 2, side, side, 8), np.float32), rng.standard_normal((1, 2, side, side, 8), np.float32)
+    dx = np.zeros_like(x)
+    reference.maxpool_fprop(x, y, window=window, stride=stride)
+    reference.maxpool_bprop(x, y, dy, dx, window=window, stride=stride, ties=ties)
+    dims = [2, 7, 7, 8, side, side, window, stride, ties == "all"]
+    errors = worst(kernels, "maxpool_fprop", dims, [x, np.full_like(y, np.nan)], (), [y])
+    assert "direct" in errors and fine(errors), errors
+    errors = worst(kernels, "maxpool_bprop", dims, [x, y, dy, np.full_like(x, np.nan)], (), [dx], [1e-6])
+    assert "direct" in errors and fine(errors), errors
+
+
+# Gx, Gy, N, side, C, K, filter, stride, pad, groups
+CONVS = {"two groups": (1, 1, 2, 6, 16, 32, 3, 1, 1, 2), "joint columns, stride 2": (2, 2, 1, 7, 24, 40, 5, 2, 2, 1),
+         "like the first layer": (1, 1, 1, 19, 3, 8, 11, 4, 0, 1)}
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+@pytest.mark.parametrize("case", CONVS)
+def test_conv(kernels, rng, case, precision):
+    """Each row of fprop's table, with operands rounded beforehand where the row rounds them."""
+    if all(of != precision for _, of in kernels.variants("conv_fprop")):
+        pytest.skip(f"conv_fprop has no row in {precision}")
+    Gx, Gy, N, side, C, K, R, stride, pad, groups = CONVS[case]
+    out = (side + 2 * pad - R) // stride + 1
+    draw = {"float32": lambda a: a, "tf32": lambda a: rounded(a, 11, away=True), "bf16": lambda a: rounded(a, 8, away=False)}[precision]
+    x = draw(rng.standard_normal((Gx, N, side, side, C // Gx), np.float32))
+    w = draw(rng.standard_normal((K, R, R, C // groups), np.float32))
+    dy = draw(rng.standard_normal((Gy, N, out, out, K // Gy), np.float32))
+    b, geometry = rng.standard_normal(K, np.float32), dict(stride=stride, pad=pad, groups=groups)
+    dims = [N, Gx, Gy, side, side, C, K, R, R, out, out, stride, pad, pad, groups]
+
+    def products(*inputs):
+        """(y, dx, dw, db) in float64."""
+        x, w, b, dy = (np.asarray(a, np.float64) for a in inputs)
+        y, dx, dw, db = (np.zeros(a.shape) for a in (dy, x, w, b))
+        reference.conv_fprop(x, w, b, y, **geometry)
+        reference.conv_dgrad(dy, w, dx, **geometry)
+        reference.conv_wgrad(x, dy, dw, db, **geometry)
+        return y, dx, dw, db
+
+    y, dx, dw, db = products(x, w, b, dy)
+    bounds = [size * 2.0**-20 for size in products(*map(np.abs, (x, w, b, dy)))]
+    nothing = [np.full(a.shape, np.nan, np.float32) for a in (y, dx, dw, db)]
+    errors = worst(kernels, "conv_fprop", dims, [x, w, b, nothing[0]], (), [y], bounds[:1], precision)
+    assert errors and fine(errors), errors
+    if precision == "float32":                                          # one row of the gradients, since nvcc takes seconds for the others
+        errors = worst(kernels, "conv_dgrad", dims, [dy, w, nothing[1]], (), [dx], bounds[1:2], only="direct")
+        assert errors and fine(errors), errors
+        errors = worst(kernels, "conv_wgrad", dims, [x, dy, *nothing[2:]], (), [dw, db], bounds[2:], only="direct")
+        assert errors and fine(errors), errors
