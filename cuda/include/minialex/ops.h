@@ -212,7 +212,7 @@ const Op<LossBprop>& loss_bprop();
 // ---- learning and input
 struct Segment {
   int64_t start, stop;
-  float rate, decay;
+  double rate, decay;                                  // as Python's; decay * rate is rounded to float32 once
 };
 struct SGDUpdate {
   using Dims = SGDDims;
