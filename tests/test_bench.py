@@ -13,8 +13,9 @@ import pytest
 from minialex import backends
 from minialex.bench.__main__ import main
 from minialex.bench.measure import Contender, paired_ratio, take_turns
-from minialex.bench.ops import bench_ops, rows
+from minialex.bench.ops import bench_ops
 from minialex.bench.plain import Plain, channels_first
+from minialex.bench.rows import rows
 from minialex.layers import LRN, Conv, Dropout, Linear, MaxPool, ReLU, Sigmoid, SoftmaxLoss
 from minialex.net import Net
 from minialex.optim import SGD

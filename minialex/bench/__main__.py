@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from ..backends import load
+from ..config import Config
 from ..files import write_json
-from ..flags import Parser
+from ..flags import DEVICES, Parser
 from ..nets import RECIPES, recipe
 from ..spec import MiniAlexError
 from .measure import environment
@@ -23,12 +24,19 @@ ABOUT = """Measure MiniAlex on this machine.
   ops    every op and pass at the recipe's shapes, each compared with the float64 oracle before it is timed
   data   preparation and loading: pictures a second
 
-Contenders of `step` take turns in one process, each from the same weights; ratios are medians over rounds of (their time /
-MiniAlex's).  Quiet machines only: the load average is written beside the result."""
+Contenders take turns in one process, each from the same numbers; ratios are medians over rounds of (their time / MiniAlex's).
+Quiet machines only: the load average is written beside the result.
+
+`ops` runs each variant of each op.  "cold": caches emptied before the call; "warm": call after call (on a GPU ten launches
+between two events, each a CUDA graph).  GB/s counts each array once.  "copy" is the share of the copy bandwidth measured at
+the start, "floor" the share of the best possible time: bytes at that bandwidth or products at the measured matrix rate.
+A row beyond its bound is not timed, and the exit status is 1."""
 
 EXAMPLES = """examples:
   python -m minialex.bench --batch 32,128 --peer torch --rounds 9 --json benchmarks/results/step_paper.json
   python -m minialex.bench ops --batch 32
+  python -m minialex.bench ops --device emulated:0 --verify-only
+  python -m minialex.bench ops --device cuda:0 --batch 128 --peer torch --json ops.json --chart ops.png
   python -m minialex.bench --recipe tiny --peer none"""
 
 
@@ -43,16 +51,23 @@ def parser() -> Parser:
     result = Parser(prog="python -m minialex.bench", description=ABOUT, epilog=EXAMPLES)
     result.add_argument("what", nargs="?", default="step", choices=("step", "ops", "data", "memory"), metavar="step|ops|data",
                         help="what to measure (default: step)")
-    result.add_argument("--device", default="cpu", metavar="NAME", help="backend: cpu or reference (default: cpu)")
+    result.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
     result.add_argument("--recipe", default="paper", metavar="NAME", help=f"network: {', '.join(RECIPES)} (default: paper)")
-    result.add_argument("--batch", type=_batches, default=None, metavar="N[,N]", help="images a step (default: 32,128; ops: 32)")
+    result.add_argument("--batch", type=_batches, default=None, metavar="N[,N]", help="images a step "
+                        "(default: 32,128; ops: 32; on a GPU 128, on the emulator 2)")
     result.add_argument("--peer", default="plain", choices=("none", "plain", "torch"),
-                        help="compare `step` with the plain NumPy version, or with that and PyTorch on the CPU (default: plain)")
+                        help="compare with the plain NumPy version (`step` on the CPU alone), or with PyTorch on the same device "
+                        "(default: plain)")
+    result.add_argument("--best", action="store_true", help="with --peer torch on a GPU: also PyTorch's strongest forms of "
+                        "the whole step, compiled and as one CUDA graph, minutes each (default: eager forms)")
+    result.add_argument("--verify-only", action="store_true",
+                        help="`ops`: compare every variant with the oracle, time nothing (default: both)")
     result.add_argument("--malloc", default="tuned", choices=("tuned", "default"),
                         help="with --peer torch: keep freed memory in the process, which PyTorch on the CPU gains from, or leave the "
                         "allocator as a user finds it (default: tuned)")
     result.add_argument("--rounds", type=int, default=7, metavar="R", help="timed rounds (default: 7)")
     result.add_argument("--workers", type=int, metavar="N", help="worker threads, and threads of the peers (default: all processors)")
+    result.add_argument("--chart", metavar="FILE", help="`ops`: also a bar chart, PNG")
     result.add_argument("--json", metavar="FILE", help="also write the figures with command, commit, machine, versions and date")
     return result
 
@@ -64,8 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
         recipe(args.recipe)
         if args.rounds < 1:
             raise MiniAlexError(f"--rounds {args.rounds}: at least one round is needed")
-        if args.json and not Path(args.json).absolute().parent.is_dir():
-            raise MiniAlexError(f"--json {args.json}: there is no folder {Path(args.json).absolute().parent}; make it first")
+        for flag in ("json", "chart"):
+            target = getattr(args, flag)
+            if target and not Path(target).absolute().parent.is_dir():
+                raise MiniAlexError(f"--{flag} {target}: there is no folder {Path(target).absolute().parent}; make it first")
         return _run(args, given)
     except MiniAlexError as error:
         print(f"minialex.bench: error: {error}", file=sys.stderr)
@@ -73,36 +90,45 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args, given: list[str]) -> int:
-    ops = load(args.device)
+    backend, place = Config(recipe=args.recipe, device=args.device).backend
+    ops = load(backend, place)
     if args.workers:
         ops.set_workers(args.workers)
-    batches = args.batch or ([32] if args.what == "ops" else [32, 128])
+    usual = {"emulated": [2], "cuda": [128]}.get(backend, [32] if args.what == "ops" else [32, 128])
+    batches = args.batch or usual
     if args.what == "memory":
         from .steps import memory
-        print(memory(args.recipe, args.device, batches[0]))
+        print(memory(args.recipe, ops, batches[0]))
         return 0
     versions, failed = {}, 0
     peers = {"none": (), "plain": ("plain",), "torch": ("torch", "plain")}[args.peer]
-    if "torch" in peers and args.what == "step":
+    peers = tuple(peer for peer in peers if peer == "torch" or backend in ("cpu", "reference"))
+    if "torch" in peers and args.what != "data":
         if importlib.util.find_spec("torch") is None:
             raise MiniAlexError("--peer torch: PyTorch is not installed here; pip install torch, or use --peer plain")
-        if args.malloc == "tuned" and not all(os.environ.get(name) == value for name, value in MALLOC.items()):
+        if args.malloc == "tuned" and backend != "cuda" and not all(os.environ.get(name) == value for name, value in MALLOC.items()):
             sys.stdout.flush()              # glibc reads these when a process starts
             os.execve(sys.executable, [sys.executable, "-m", "minialex.bench", *given], {**os.environ, **MALLOC})
-        from .torch_peer import VERSION
-        versions["torch"] = VERSION
+        import torch
+        versions["torch"] = torch.__version__
     where = environment(ops, given, **versions)
     print(f"{where['processor']}, {where['processors']} processors, {where['workers']} workers, load {where['load_average'][0]}, "
           f"commit {(where['commit'] or 'none')[:12]}, " + ", ".join(f"{name} {version}" for name, version in where["versions"].items()))
     if args.what == "step":
         from .steps import bench_steps
-        tables = bench_steps(args.recipe, args.device, batches, peers, args.rounds)
+        tables = bench_steps(args.recipe, ops, args.device, batches, peers, args.rounds)
     elif args.what == "ops":
         from .ops import bench_ops
-        tables, failed = bench_ops(args.recipe, ops, batches, args.rounds)
+        tables, failed = bench_ops(args.recipe, ops, batches, args.rounds, backend=backend, peer="torch" in peers,
+                                   verify_only=args.verify_only)
     else:
         from .data import bench_data
         tables = bench_data(args.rounds)
+    if args.chart and args.what == "ops" and not args.verify_only:
+        from .chart import draw
+        machine = where["devices"][place] if "devices" in where else where["processor"]
+        draw(tables[-1], f"{args.recipe}, batch {batches[-1]}, {args.device}: {machine}", args.chart)
+        print(f"drawn in {args.chart}")
     if args.json:
         write_json(args.json, {"environment": where, "tables": tables})
         print(f"written to {args.json}")

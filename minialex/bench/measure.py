@@ -105,6 +105,7 @@ def environment(ops, arguments: list[str], **versions: str) -> dict:
         "command": " ".join(["python -m minialex.bench", *arguments]), "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(), "processors": processors,
+        **({"devices": ops.kernels.devices()} if hasattr(ops, "kernels") else {}),
         "workers": ops.workers(), "load_average": [round(load, 2) for load in os.getloadavg()],
         "versions": {"python": platform.python_version(), "numpy": np.__version__, **versions},
         "blas": getattr(ops, "blas_reason", "as the library decides") or "one thread for each worker",

@@ -1,188 +1,130 @@
-"""Every op and pass at a recipe's shapes: first compared with the float64 oracle, then timed."""
+"""Every op and pass at a recipe's shapes, each variant: first compared with the float64 oracle, then timed beside its peer.
+
+A row that the oracle does not confirm is not timed.  Columns: median and extremes, GB/s (each array once), TFLOP/s, the share of
+the machine's measured ceilings, and how many times the peer takes as long.  The floor of a row is the longer of its bytes at the
+copy bandwidth and its products at the matrix ceiling.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-
-import numpy as np
 
 from ..backends import load
-from ..layers import LRN, AvgPool, Conv, Dropout, Layer, Linear, Local, MaxPool, ReLU, Sigmoid, SpatialNorm, Tanh
-from ..nets import recipe as recipe_of
-from ..nets.recipe import Recipe
-from ..spec import Shape
-from .measure import once
+from ..spec import ShapeError
+from .ceilings import ceilings
+from .clocks import CudaClock, HostClock, clock_of
+from .rows import Row, rows
 
-PARAMETERS = ("w", "b", "dw", "db")       # no batch of images, whatever their rank
-CHECKED = 3                 # images of the comparison; sums over the batch are compared on as many
-ULP = float(np.finfo(np.float32).eps)
+ALIAS = {"conv_relu_fprop": "conv_fprop", "dropout_bprop": "dropout_fprop"}     # ops that run on another op's table
 
 
-@dataclass
-class Row:
-    """One call: op(**inputs, **outputs, **constants).  Activations are the inputs and outputs of five or three axes."""
-
-    layer: str
-    op: str
-    inputs: dict[str, np.ndarray]
-    outputs: dict[str, tuple[int, ...]]
-    constants: dict = field(default_factory=dict)
-    macs: int = 0                                   # for the whole batch; 0 where the op is a matter of bandwidth
-    linear: bool = False                            # the bound is 4 eps op(|x|, |w|); else 64 eps of the largest value
-    changed: dict[str, np.ndarray] = field(default_factory=dict)        # inputs that the op updates in place
-    whole: bool = False                             # no array is a batch of activations: compare all of it
-
-    def run(self, ops, images: int | None = None, convert: Callable = np.asarray) -> dict[str, np.ndarray]:
-        """Outputs of the op on the first `images` images (default all)."""
-        images = None if self.whole else images
-        cut = {name: a[:, :images] if images and _is_batch(name, a.shape) else a for name, a in self.inputs.items()}
-        inputs = {name: convert(a) if a.dtype == np.float32 else a for name, a in cut.items()}
-        kind = convert(np.zeros(0, np.float32)).dtype
-        outputs = {name: np.full(_cut_shape(name, shape, images), np.nan, kind) for name, shape in self.outputs.items()}
-        outputs |= {name: np.array(convert(a)) for name, a in self.changed.items()}
-        getattr(ops, self.op)(**inputs, **outputs, **self.constants)
-        return outputs
-
-    def error(self, ops, oracle) -> str | None:
-        """None, or how far `ops` is from the float64 oracle."""
-        got = self.run(ops, CHECKED)
-        want = self.run(oracle, CHECKED, lambda a: a.astype(np.float64))
-        absolute = self.run(oracle, CHECKED, lambda a: np.abs(a.astype(np.float64))) if self.linear else None
-        for name, value in got.items():
-            bound = 4 * ULP * absolute[name] if self.linear else 64 * ULP * np.abs(want[name]).max()
-            excess = np.abs(value - want[name]) - bound
-            if not (excess <= 0).all():
-                return f"{name} is beyond its bound by up to {np.nanmax(excess):.3g}"
-        return None
-
-    def prepared(self, ops) -> Callable[[], None]:
-        """The call on the whole batch, arrays made beforehand."""
-        outputs = {name: ops.from_host(np.zeros(shape, np.float32)) for name, shape in self.outputs.items()} | self.changed
-        function = getattr(ops, self.op)
-        return lambda: function(**self.inputs, **outputs, **self.constants)
-
-    @property
-    def bytes(self) -> int:
-        """Each array once, updated ones twice: the least an op must move."""
-        return (sum(a.nbytes for a in self.inputs.values()) + 4 * sum(int(np.prod(shape)) for shape in self.outputs.values())
-                + 2 * sum(a.nbytes for a in self.changed.values()))
+def variants_of(ops, op: str) -> tuple[tuple[str | None, str], ...]:
+    """(variant, precision) of each row of an op's table; backends without tables have one nameless way."""
+    kernels = getattr(ops, "kernels", None)
+    if kernels is None:
+        return ((None, "float32"),)
+    table = ALIAS.get(op, op)
+    return tuple((name, kernels.precision_of(table, name)) for name in kernels.variants(table))
 
 
-def _is_batch(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) in (3, 5) and name not in PARAMETERS
+class Line:
+    """One variant of one row, as it is printed and kept."""
+
+    def __init__(self, row: Row, variant: str | None, precision: str):
+        self.row, self.variant, self.precision = row, variant, precision
+        self.facts: dict = {"layer": row.layer, "op": row.op, "variant": variant, "precision": precision}
+
+    def measure(self, ops, clock: HostClock | CudaClock, rounds: int, batch: int, limits: dict[str, float], peer: Callable | None) -> None:
+        """Own calls and the peer's take turns, warm and cold."""
+        own = clock.prepare(self.row.prepared(ops, self.variant))
+        hot, cold, other = [], [], []
+        for _ in range(rounds):
+            hot.append(clock.milliseconds(own, cold=False))
+            cold.append(clock.milliseconds(own, cold=True))
+            if peer is not None:
+                other.append(clock.milliseconds(peer, cold=True))
+        median = statistics.median(cold)
+        floor = 1e-6 * self.row.bytes / limits["copy"]
+        if self.row.macs:
+            floor = max(floor, 2e-9 * self.row.macs / limits.get(self.precision, limits["float32"]))
+        bandwidth = 1e-6 * self.row.bytes / median
+        self.facts |= {
+            "ms": round(median, 5), "ms_min": round(min(cold), 5), "ms_max": round(max(cold), 5),
+            "ms_warm": round(statistics.median(hot), 5), "ms_per_image": round(median / batch, 5),
+            "gigabytes_per_second": round(bandwidth, 2), "share_of_copy": round(bandwidth / limits["copy"], 4),
+            "share_of_floor": round(floor / median, 4)}
+        if self.row.macs:
+            self.facts["gigaflops"] = round(2e-6 * self.row.macs / median, 1)
+        if other:
+            self.facts["peer_ms"] = round(statistics.median(other), 5)
+            self.facts["peer_ratio"] = round(statistics.median(b / a for a, b in zip(cold, other, strict=True)), 3)
+
+    def text(self) -> str:
+        facts = self.facts
+        head = f"{facts['layer']:<8}{facts['op']:<20}{(self.variant or '-'):<16}"
+        if "error" in facts:
+            return f"{head} NOT VERIFIED: {facts['error']}"
+        if "refused" in facts:
+            return f"{head} does not run this shape: {facts['refused']}"
+        if "ms" not in facts:
+            return f"{head} verified"
+        spread = f"{facts['ms_min']:.3g}..{facts['ms_max']:.3g}"
+        peer = f"{facts['peer_ratio']:>7.2f}" if "peer_ratio" in facts else ""
+        return (f"{head}{facts['ms']:>10.4g}{facts['ms_warm']:>10.4g}{spread:>18}{facts.get('gigaflops', ''):>11}"
+                f"{facts['gigabytes_per_second']:>9.1f}{facts['share_of_copy']:>7.0%}{facts['share_of_floor']:>7.0%}{peer}")
 
 
-def _cut_shape(name: str, shape: tuple[int, ...], images: int | None) -> tuple[int, ...]:
-    return (shape[0], min(images, shape[1]), *shape[2:]) if images and _is_batch(name, shape) else shape
+HEAD = (f"{'layer':<8}{'op':<20}{'variant':<16}{'cold ms':>10}{'warm ms':>10}{'min..max':>18}{'GFLOP/s':>11}{'GB/s':>9}{'copy':>7}"
+        f"{'floor':>7}{'peer x':>7}")
 
 
-def rows(name: str, batch: int) -> Iterator[Row]:
-    """All calls of one training step of a recipe, on random arrays."""
-    recipe = recipe_of(name)
-    random = np.random.default_rng(2)
-
-    def draw(*shape: int) -> np.ndarray:
-        return random.standard_normal(shape, dtype=np.float32)
-
-    shape = recipe.input
-    layers = recipe.build(recipe.classes)[:-1]
-    for i, layer in enumerate(layers):
-        yield from _of_layer(layer, shape, layer.out_shape(shape), batch, draw, first=i == 0)
-        shape = layer.out_shape(shape)
-
-    labels = random.integers(0, recipe.classes, batch).astype(np.int32)
-    p = np.full((batch, recipe.classes), 1 / recipe.classes, np.float32)
-    yield Row("loss", "loss_fprop", dict(x=draw(batch, recipe.classes), labels=labels), dict(p=p.shape, loss=(batch,)), whole=True)
-    yield Row("loss", "loss_bprop", dict(p=p, labels=labels), dict(dx=p.shape), dict(scale=1 / batch), whole=True)
-    size = parameters(recipe)
-    yield Row("update", "sgd_update", dict(dw=draw(size)), {}, dict(segments=((0, size, 1e-4, recipe.decay),), momentum=recipe.momentum),
-              changed=dict(w=draw(size), v=draw(size)), whole=True)
-    H, W = recipe.record, recipe.record
-    yield Row("input", "augment_fprop",
-              dict(images=random.integers(0, 256, (batch, H, W, 3)).astype(np.uint8), mean=draw(H, W, 3), flips=random.random(batch) < 0.5,
-                   offsets=random.integers(0, H - recipe.crop + 1, (batch, 2)).astype(np.int32), noise=draw(batch, 3)),
-              dict(y=recipe.input.array(batch)), dict(mean_at=recipe.augmentation.mean_at, scale=1.0), whole=True)
+def _lines(ops, name: str, batch: int) -> Iterator[Line]:
+    for row in rows(name, batch):
+        for variant, precision in variants_of(ops, row.op):
+            yield Line(row, variant, precision)
 
 
-def parameters(recipe: Recipe) -> int:
-    """Weights and biases of a recipe's network."""
-    shape, total = recipe.input, 0
-    for layer in recipe.build(recipe.classes):
-        total += sum(spec.size for spec in layer.params(shape))
-        shape = layer.out_shape(shape)
-    return total
-
-
-def _of_layer(layer: Layer, xs: Shape, ys: Shape, batch: int, draw, first: bool) -> Iterator[Row]:
-    x_shape, y_shape = xs.array(batch), ys.array(batch)
-    if isinstance(layer, (Conv, Linear)):
-        stem = "local" if isinstance(layer, Local) else "conv" if isinstance(layer, Conv) else "linear"
-        if stem == "linear":
-            x_shape, y_shape = (xs.columns, batch, xs.features), (ys.columns, batch, ys.features)
-            constants = dict(groups=layer.groups)
-        else:
-            constants = dict(stride=layer.stride, pad=layer.pad, groups=layer.groups)
-        w_shape, b_shape = (spec.shape for spec in layer.params(xs))
-        x, w, b, dy = draw(*x_shape), draw(*w_shape), draw(*b_shape), draw(*y_shape)
-        common = dict(constants=constants, macs=layer.macs(xs) * batch, linear=True)
-        yield Row(layer.name, f"{stem}_fprop", dict(x=x, w=w, b=b), dict(y=y_shape), **common)
-        if stem == "conv":
-            yield Row(layer.name, "conv_relu_fprop", dict(x=x, w=w, b=b), dict(y=y_shape), **common)
-        if not first:
-            yield Row(layer.name, f"{stem}_dgrad", dict(dy=dy, w=w), dict(dx=x_shape), **common)
-        yield Row(layer.name, f"{stem}_wgrad", dict(x=x, dy=dy), dict(dw=w_shape, db=b_shape), **common)
-        return
-    x, dy = draw(*x_shape), draw(*y_shape)
-    stem = {ReLU: "relu", Tanh: "tanh", Sigmoid: "sigmoid", LRN: "lrn", SpatialNorm: "spatial_norm", MaxPool: "maxpool", AvgPool: "avgpool",
-            Dropout: "dropout"}[type(layer)]
-    if stem in ("lrn", "spatial_norm"):
-        constants = dict(n=layer.n, k=layer.k, alpha=layer.alpha, beta=layer.beta)
-    elif stem in ("maxpool", "avgpool"):
-        constants = dict(window=layer.window, stride=layer.stride)
-    elif stem == "dropout":
-        constants = dict(keep=layer.keep, scale=1.0, seed=1, step=2, layer=3, first=0)
-    else:
-        constants = {}
-    yield Row(layer.name, f"{stem}_fprop", dict(x=x), dict(y=y_shape), constants)
-    if stem in ("relu", "tanh", "sigmoid"):
-        y = np.maximum(x, 0) if stem == "relu" else np.tanh(x)
-        yield Row(layer.name, f"{stem}_bprop", dict(y=y, dy=dy), dict(dx=x_shape), constants)
-    elif stem == "maxpool":
-        y = np.empty(y_shape, np.float32)
-        load("reference").maxpool_fprop(x, y, **constants)
-        yield Row(layer.name, "maxpool_bprop", dict(x=x, y=y, dy=dy), dict(dx=x_shape), {**constants, "ties": layer.ties})
-    elif stem in ("avgpool", "dropout"):
-        yield Row(layer.name, f"{stem}_bprop", dict(dy=dy), dict(dx=x_shape), constants)
-    else:
-        yield Row(layer.name, f"{stem}_bprop", dict(x=x, dy=dy), dict(dx=x_shape), constants)
-
-
-def bench_ops(name: str, ops, batches: list[int], rounds: int) -> tuple[list[dict], int]:
+def bench_ops(name: str, ops, batches: list[int], rounds: int, *, backend: str = "cpu", peer: bool = False,
+              verify_only: bool = False) -> tuple[list[dict], int]:
     """Prints and returns one table for each batch size, and how many rows the oracle did not confirm; those are not timed."""
     oracle, tables, failed = load("reference"), [], 0
+    clock = None if verify_only else clock_of(backend)
+    limits = ceilings(clock) if clock else {}
+    if limits:
+        print("ceilings measured here: " + ", ".join(
+            f"{what} {value:,.0f} GB/s" if what == "copy" else f"{what} {value:,.2f} TFLOP/s" for what, value in limits.items()))
     for batch in batches:
-        results = []
-        print(f"\nops of {name}, batch {batch}, median of {rounds} calls, each compared with the float64 oracle first")
-        print(f"{'layer':<8}{'op':<20}{'ms/image':>10}{'GFLOP/s':>10}{'GB/s':>8}{'min..max ms':>18}")
-        for row in rows(name, batch):
-            error = row.error(ops, oracle)
+        done, peers = [], {}
+        print(f"\nops of {name}, batch {batch}, " + ("verified against the float64 oracle" if verify_only else
+              f"medians of {rounds} rounds, each row compared with the float64 oracle first") + f"\n{HEAD}")
+        for line in _lines(ops, name, batch):
+            try:
+                error = line.row.error(ops, oracle, line.variant, line.precision)
+            except ShapeError as refusal:
+                if line.variant is None or f"variant {line.variant} does not run" not in str(refusal):
+                    raise
+                line.facts["refused"] = str(refusal).rpartition(": ")[2]
+                error = None
             if error:
                 failed += 1
-                print(f"{row.layer:<8}{row.op:<20} NOT VERIFIED: {error}")
-                results.append({"layer": row.layer, "op": row.op, "error": error})
-                continue
-            call = row.prepared(ops)
-            call()
-            ms = sorted(1e3 * once(call)[0] for _ in range(rounds))
-            median = statistics.median(ms)
-            result = {"layer": row.layer, "op": row.op, "ms_per_image": round(median / batch, 4), "ms": round(median, 3),
-                      "ms_min": round(ms[0], 3), "ms_max": round(ms[-1], 3), "gigabytes_per_second": round(row.bytes / median / 1e6, 2)}
-            if row.macs:
-                result["gigaflops"] = round(2 * row.macs / median / 1e6, 1)
-            results.append(result)
-            print(f"{row.layer:<8}{row.op:<20}{result['ms_per_image']:>10.3f}{result.get('gigaflops', ''):>10}"
-                  f"{result['gigabytes_per_second']:>8.1f}{f'{ms[0]:.1f}..{ms[-1]:.1f}':>18}", flush=True)
-        tables.append({"what": "ops", "recipe": name, "batch": batch, "rounds": rounds, "rows": results})
+                line.facts["error"] = error
+            elif clock and "refused" not in line.facts:
+                line.measure(ops, clock, rounds, batch, limits, _peer_of(line, backend, clock, peers) if peer else None)
+            done.append(line.facts)
+            print(line.text(), flush=True)
+        verified = sum("error" not in facts and "refused" not in facts for facts in done)
+        print(f"{verified} rows verified, {sum('refused' in facts for facts in done)} refused by rule, "
+              f"{sum('error' in facts for facts in done)} wrong")
+        tables.append({"what": "ops", "recipe": name, "batch": batch, "rounds": rounds, "ceilings": limits, "rows": done})
     return tables, failed
+
+
+def _peer_of(line: Line, backend: str, clock, made: dict) -> Callable | None:
+    """PyTorch's call for the same row and precision, made once; None where PyTorch has no such op."""
+    from .torch_ops import peer_call
+    key = (id(line.row), line.precision)
+    if key not in made:
+        made.clear()                                # arrays of earlier rows
+        made[key] = peer_call(line.row, line.precision, "cuda" if backend == "cuda" else "cpu")
+    return made[key]

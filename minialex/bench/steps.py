@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backends import load
 from ..layers import Layer
 from ..net import Net
 from ..nets import recipe as recipe_of
@@ -30,8 +29,14 @@ def start(name: str, ops, batch: int) -> tuple[Recipe, list[Layer], Net, np.ndar
     return recipe, layers, net, random.integers(0, recipe.classes, batch).astype(np.int32)
 
 
+def _finish(ops) -> None:
+    """Waits until the device has done everything that was asked of it."""
+    if kernels := getattr(ops, "kernels", None):
+        kernels.extension.device_synchronize(kernels.memory.device)
+
+
 def own_step(recipe: Recipe, net: Net, labels: np.ndarray) -> Callable[[], None]:
-    """fprop with dropout, bprop, update: one call."""
+    """fprop with dropout, bprop, update: one call, done when it returns."""
     sgd = SGD(net, momentum=recipe.momentum, decay=recipe.decay)
     count = 0
 
@@ -40,16 +45,17 @@ def own_step(recipe: Recipe, net: Net, labels: np.ndarray) -> Callable[[], None]
         net.fprop(labels, training=True, step=count)
         net.bprop()
         sgd.step(recipe.rate / 100)         # so small that labels without a pattern never drive the weights to infinity
+        _finish(net.ops)
         count += 1
     return step
 
 
-def contenders(name: str, device: str, batch: int, peers: tuple[str, ...]) -> list[Contender]:
+def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...]) -> list[Contender]:
     """MiniAlex first, then the peers named."""
-    ops = load(device)
     recipe, layers, net, labels = start(name, ops, batch)
     constants = dict(momentum=recipe.momentum, decay=recipe.decay)
-    result = [Contender(f"minialex {device}", f"{ops.workers()} workers", own_step(recipe, net, labels))]
+    note = "hand-written kernels" if hasattr(ops, "kernels") else f"{ops.workers()} workers"
+    result = [Contender(f"minialex {device}", note, own_step(recipe, net, labels))]
     x = net.ops.to_host(net.input())                                                # (1, N, H, W, C)
     x = np.ascontiguousarray(x[0].transpose(0, 3, 1, 2))
     if "torch" in peers:
@@ -74,11 +80,11 @@ def contenders(name: str, device: str, batch: int, peers: tuple[str, ...]) -> li
     return result
 
 
-def bench_steps(name: str, device: str, batches: list[int], peers: tuple[str, ...], rounds: int) -> list[dict]:
+def bench_steps(name: str, ops, device: str, batches: list[int], peers: tuple[str, ...], rounds: int) -> list[dict]:
     """Prints and returns one table for each batch size."""
     tables = []
     for batch in batches:
-        entries = contenders(name, device, batch, peers)
+        entries = contenders(name, ops, device, batch, peers)
         take_turns(entries, rounds)
         own = entries[0]
         rows = []
@@ -105,9 +111,9 @@ def child_memory(name: str, device: str, batch: int) -> int:
     return int(done.stdout)
 
 
-def memory(name: str, device: str, batch: int) -> int:
+def memory(name: str, ops, batch: int) -> int:
     """Two steps in this process; its peak resident bytes."""
-    recipe, _, net, labels = start(name, load(device), batch)
+    recipe, _, net, labels = start(name, ops, batch)
     step = own_step(recipe, net, labels)
     step()
     step()
