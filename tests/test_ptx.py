@@ -4,7 +4,9 @@ source on the emulator, and one oracle judges both.  Then each way to get an ins
 from __future__ import annotations
 
 import re
+import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +136,65 @@ def emulator(emulator_built, tmp_path_factory):
 def test_the_emulator_does_what_the_isa_says(emulator, name):
     case = case_of(name)
     assert case.faults(emulate(emulator, f"{name}_wrapper", case.threads, case.a, case.b, case.expected.size)) == 0
+
+
+# Mistakes in the headers themselves: (file, text, what stands there instead, the wrappers that then must be wrong).
+PTX_MISTAKES = [
+    ("tensor_core_ptx.h", ': "f"(high), "f"(low))', ': "f"(low), "f"(high))', {"pack_bf16"}),
+    ("tensor_core_ptx.h", '"r"(a[0]), "r"(a[1]), "r"(a[2]),', '"r"(a[0]), "r"(a[2]), "r"(a[1]),', {"mma_tf32", "mma_bf16", "tile_product"}),
+    ("tensor_core_ptx.h", "x4.trans", "x4", {"ldmatrix_x4_trans"}),
+    ("tensor_core_ptx.h", "valid ? 16 : 0", "16", {"cp_async_16"}),
+    ("tensor_core_ptx.h", '"n"(N)', '"n"(N + 1)', {"cp_async_wait", "cp_async_16", "cp_async_4"}),
+    ("bf16.h", "pair & 0xffff0000u", "pair & 0xfffe0000u", {"bf16"}),
+]
+EMULATOR_MISTAKES = [
+    ("emulated_tensor_core.h", "bits + 0x1000u", "bits", {"to_tf32"}),
+    ("emulated_tensor_core.h", "bf16_bits(low) | bf16_bits(high)", "bf16_bits(high) | bf16_bits(low)", {"pack_bf16"}),
+    ("emulated_tensor_core.h", "word & ~0x1fffu", "word", {"mma_tf32"}),
+    ("emulated_tensor_core.h", "half ? bf16_high(word) : bf16_low(word)", "bf16_low(word)", {"mma_bf16", "tile_product"}),
+    ("emulated_tensor_core.h", "TRANSPOSED ? matrix[m][t][g]", "false ? matrix[m][t][g]",
+     {"ldmatrix_x4_trans", "ldmatrix_x2_trans", "tile_product"}),
+    ("emulated_tensor_core.h", "valid ? 4 : 0", "4", {"cp_async_4"}),
+    ("emulated_tensor_core.h", "cp_async_wait(N)", "cp_async_wait(N + 1)", {"cp_async_wait", "cp_async_16", "cp_async_4"}),
+    ("bf16.h", "pair << 16", "pair << 17", {"bf16", "mma_bf16", "tile_product"}),
+]
+
+
+def with_mistakes(mistakes, folder) -> tuple[Path, set[str]]:
+    """A copy of the headers with all mistakes at once, and the names of the wrappers that must notice."""
+    for part in ("include", "emulated"):
+        shutil.copytree(ROOT / "cuda" / part, folder / "cuda" / part)
+    for name, right, wrong, _ in mistakes:
+        path, = (folder / "cuda").rglob(name)
+        text = path.read_text()
+        assert right in text, f"{right} no longer stands in {name}"
+        path.write_text(text.replace(right, wrong))
+    return folder / "cuda", set().union(*(names for *_, names in mistakes))
+
+
+def test_mistakes_in_the_assembly_are_seen(tmp_path):
+    cuda, expected = with_mistakes(PTX_MISTAKES, tmp_path)
+    text, seen = ptx(WRAPPERS, "compute_80", tmp_path, cuda), set()
+    for name in CASES:
+        try:
+            wrong = interpret(text, name)
+        except PtxError:
+            wrong = True
+        seen |= {name} if wrong else set()
+    assert seen == expected
+
+
+def test_mistakes_in_the_emulator_are_seen(emulator_built, tmp_path):
+    cuda, expected = with_mistakes(EMULATOR_MISTAKES, tmp_path)
+    library, seen = host_library([*host_objects([WRAPPERS], tmp_path, cuda=cuda), emulator_built], tmp_path), set()
+    for name in CASES:
+        case = case_of(name)
+        try:
+            wrong = case.faults(emulate(library, f"{name}_wrapper", case.threads, case.a, case.b, case.expected.size))
+        except RuntimeError:
+            wrong = True
+        seen |= {name} if wrong else set()
+    assert seen == expected
 
 
 @pytest.fixture(scope="module")
