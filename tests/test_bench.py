@@ -63,11 +63,11 @@ def test_plain_takes_the_same_steps(columns, seed):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: its peer cannot be compared")
-@pytest.mark.parametrize("best", [False, True])
-def test_torch_computes_the_same_gradient(best, seed):
-    from minialex.bench.torch_peer import TorchPeer
+@pytest.mark.parametrize("which", [0, 1])
+def test_torch_computes_the_same_gradient(which, seed):
+    from minialex.bench.torch_peer import ON_CPU, TorchPeer
     layers, net, labels, x = own(1, seed)
-    peer = TorchPeer(net, layers, x, best=best, threads=1, rate=0.0)
+    peer = TorchPeer(net, layers, x, form=ON_CPU[which], threads=1, rate=0.0)
     peer_loss = peer.step(labels)
     loss = net.fprop(labels, training=True)
     net.bprop()
@@ -75,6 +75,34 @@ def test_torch_computes_the_same_gradient(best, seed):
     got = [parameter.grad.numpy() for parameter in peer.model.parameters()]
     net.params.flat[...] = net.grads.flat                       # so that channels_first turns gradients
     compare({name: got[2 * i:2 * i + 2] for i, name in enumerate(("conv1", "conv2", "fc3", "fc4"))}, layers, net)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: its peers cannot be compared")
+def test_torch_ops_compute_what_the_row_asks():
+    """Each peer of `bench ops`, on a small net without grouped norms, against the oracle's float64 answer."""
+    from minialex.bench import torch_ops
+    oracle, seen = backends.load("reference"), set()
+    for row in rows("tiny", 2):
+        want = row.run(oracle, convert=lambda a: a.astype(np.float64))
+        for got in torch_ops.answers(row, "float32", "cpu"):
+            name, value = got
+            seen.add((row.op, name))
+            assert_within(value, want[name], 64 * 2.0 ** -23 * max(1.0, np.abs(want[name]).max()), f"{row.layer} {row.op} {name}")
+    assert {op for op, _ in seen} >= {"conv_fprop", "conv_relu_fprop", "conv_dgrad", "conv_wgrad", "linear_fprop", "linear_dgrad",
+                                      "linear_wgrad", "relu_bprop", "maxpool_fprop"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: its peer cannot be compared")
+def test_a_convolution_in_halves_is_the_grouped_one():
+    import torch
+
+    from minialex.bench.torch_peer import _Halves
+    torch.manual_seed(0)
+    halves = _Halves(8, 6, 3, 1, 1, groups=2)
+    whole = torch.nn.Conv2d(8, 6, 3, 1, 1, groups=2)
+    whole.load_state_dict(halves.state_dict())
+    x = torch.randn(2, 8, 5, 5)
+    assert torch.allclose(halves(x), whole(x), atol=1e-6) and not torch.allclose(halves(x), whole(x.flip(1)), atol=1e-2)
 
 
 def test_peers_refuse_a_layer_they_lack():

@@ -116,7 +116,7 @@ def _run(args, given: list[str]) -> int:
           f"commit {(where['commit'] or 'none')[:12]}, " + ", ".join(f"{name} {version}" for name, version in where["versions"].items()))
     if args.what == "step":
         from .steps import bench_steps
-        tables = bench_steps(args.recipe, ops, args.device, batches, peers, args.rounds)
+        tables = bench_steps(args.recipe, ops, args.device, batches, peers, args.rounds, best=args.best)
     elif args.what == "ops":
         from .ops import bench_ops
         tables, failed = bench_ops(args.recipe, ops, batches, args.rounds, backend=backend, peer="torch" in peers,

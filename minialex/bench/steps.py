@@ -50,21 +50,24 @@ def own_step(recipe: Recipe, net: Net, labels: np.ndarray) -> Callable[[], None]
     return step
 
 
-def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...]) -> list[Contender]:
+def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], best: bool = False) -> list[Contender]:
     """MiniAlex first, then the peers named."""
     recipe, layers, net, labels = start(name, ops, batch)
     constants = dict(momentum=recipe.momentum, decay=recipe.decay)
-    note = "hand-written kernels" if hasattr(ops, "kernels") else f"{ops.workers()} workers"
-    result = [Contender(f"minialex {device}", note, own_step(recipe, net, labels))]
+    result = [Contender(f"minialex {device}", "float32" if hasattr(ops, "kernels") else f"{ops.workers()} workers",
+                        own_step(recipe, net, labels))]
+    if device.startswith("cuda"):
+        result += [_in_precision(name, ops, device, batch, precision) for precision in ("tf32", "bf16")]
     x = net.ops.to_host(net.input())                                                # (1, N, H, W, C)
     x = np.ascontiguousarray(x[0].transpose(0, 3, 1, 2))
     if "torch" in peers:
-        from .torch_peer import TorchPeer
-        threads = ops.workers()
-        idiomatic = TorchPeer(net, layers, x, threads=threads, rate=recipe.rate / 100, **constants)
-        best = TorchPeer(net, layers, x, best=True, threads=threads, rate=recipe.rate / 100, **constants)
-        result += [Contender("torch idiomatic", f"eager, NCHW, F.local_response_norm, {threads} threads", lambda: idiomatic.step(labels)),
-                   Contender("torch best eager", f"channels_last, LRN from slices, {threads} threads", lambda: best.step(labels))]
+        from .torch_peer import TorchPeer, forms
+        where = "cuda" if device.startswith("cuda") else "cpu"
+        threads = ops.workers() if where == "cpu" else 2
+        for form in forms(where, best):
+            peer = TorchPeer(net, layers, x, form=form, device=where, threads=threads, rate=recipe.rate / 100, **constants)
+            note = form.note + (f", {threads} threads" if where == "cpu" else "")
+            result.append(Contender(form.name, note, lambda peer=peer: peer.step(labels)))
     if "plain" in peers:
         from ..backends.cpu.workers import set_blas_threads
         from .plain import Plain
@@ -80,20 +83,34 @@ def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...]) 
     return result
 
 
-def bench_steps(name: str, ops, device: str, batches: list[int], peers: tuple[str, ...], rounds: int) -> list[dict]:
+def _in_precision(name: str, ops, device: str, batch: int, precision: str) -> Contender:
+    """A net of its own whose products take operands of this precision."""
+    recipe, _, net, labels = start(name, ops, batch)
+    step = own_step(recipe, net, labels)
+
+    def rounded() -> None:
+        ops.set_precision(precision)
+        try:
+            step()
+        finally:
+            ops.set_precision("float32")
+    return Contender(f"minialex {device}", f"products in {precision}", rounded)
+
+
+def bench_steps(name: str, ops, device: str, batches: list[int], peers: tuple[str, ...], rounds: int, *, best: bool = False) -> list[dict]:
     """Prints and returns one table for each batch size."""
     tables = []
     for batch in batches:
-        entries = contenders(name, ops, device, batch, peers)
+        entries = contenders(name, ops, device, batch, peers, best)
         take_turns(entries, rounds)
         own = entries[0]
         rows = []
         print(f"\nwhole step of {name}, batch {batch}, {rounds} rounds, contenders in turn")
-        print(f"{'':<18}{'ms/step':>9}{'min':>9}{'max':>9}{'ms/image':>10}{'images/s':>10}{'cpu ms':>9}{'time / own':>12}")
+        print(f"{'':<22}{'ms/step':>9}{'min':>9}{'max':>9}{'ms/image':>10}{'images/s':>10}{'cpu ms':>9}{'time / own':>12}")
         for entry in entries:
             row = {**entry.result(batch), "ratio": round(paired_ratio(entry, own), 3)}
             rows.append(row)
-            print(f"{row['name']:<18}{row['ms']:>9.0f}{row['ms_min']:>9.0f}{row['ms_max']:>9.0f}{row['ms_per_image']:>10.2f}"
+            print(f"{row['name']:<22}{row['ms']:>9.4g}{row['ms_min']:>9.4g}{row['ms_max']:>9.4g}{row['ms_per_image']:>10.2f}"
                   f"{row['images_per_second']:>10.1f}{row['cpu_ms']:>9.0f}{row['ratio']:>12.2f}   {row['note']}")
         memory = child_memory(name, device, batch)
         print(f"peak memory of the MiniAlex step, a process of its own: {memory / 2**30:.2f} GiB", flush=True)

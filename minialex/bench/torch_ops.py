@@ -119,7 +119,32 @@ def _update(row: Row, made: _Made) -> Callable:
 
 
 def peer_call(row: Row, precision: str, device: str) -> Callable[[], None] | None:
-    """PyTorch's call, or None where it has no such op."""
+    """PyTorch's call, ready to be timed, or None where it has no such op."""
+    call = _call(row, precision, device)
+    return None if call is None else _timed(call, precision, device, autograd=row.op.endswith("bprop"))
+
+
+def answers(row: Row, precision: str, device: str) -> Iterator[tuple[str, np.ndarray]]:
+    """(output, PyTorch's value in the row's layout) for every output that a single tensor holds: what proves the peer is one."""
+    call = _call(row, precision, device)
+    if call is None or row.op.startswith(("dropout", "sgd", "lrn")):         # its own mask; in place; norms that cross columns
+        return
+    results = call()
+    results = [r for r in (results if isinstance(results, tuple) else (results,)) if r is not None]
+    names = ["loss"] if row.op == "loss_fprop" else list(row.outputs)
+    for name, result in zip(names, results, strict=False):
+        value, shape = result.detach().float().cpu().numpy(), row.outputs[name]
+        if len(shape) == 5:
+            value = value.reshape(shape[1], shape[0], shape[4], *shape[2:4]).transpose(1, 0, 3, 4, 2)
+        elif len(shape) == 4:
+            value = value.transpose(0, 2, 3, 1)
+        elif len(shape) == 3:
+            value = value.reshape(shape[1], shape[0], shape[2]).transpose(1, 0, 2)
+        if value.shape == shape:                                             # dx of a padded input is larger
+            yield name, value
+
+
+def _call(row: Row, precision: str, device: str) -> Callable | None:
     made = _Made(row, device, torch.bfloat16 if precision == "bf16" else torch.float32)
     stem, constants = row.op.rpartition("_")[0], row.constants
     if stem in ("conv", "conv_relu"):
@@ -146,7 +171,7 @@ def peer_call(row: Row, precision: str, device: str) -> Callable[[], None] | Non
         call = lambda: F.cross_entropy(x, labels, reduction="none")             # noqa: E731
     else:
         call = None
-    return None if call is None else _timed(call, precision, device, autograd=row.op.endswith("bprop"))
+    return call
 
 
 def _timed(call: Callable, precision: str, device: str, autograd: bool) -> Callable[[], None]:

@@ -1,10 +1,14 @@
-"""The same training step in PyTorch, as its users write it (eager) and in the fastest eager form known for this network.
+"""The same training step in PyTorch, as its users write it (eager) and in the fastest forms known for this network.
 
-Imported only on `--peer torch`.  Differences, all in PyTorch's favour or neutral: the asymmetric padding of conv1 is in the
-input already (227 pixels for 224), LRN runs over all channels and not by column, dropout is the inverted one.
+Imported only on `--peer torch`.  On the CPU two eager forms; on a GPU each precision eager and as one CUDA graph of the whole step,
+and with `--best` compiled and graphed, which takes minutes.  Differences, in PyTorch's favour or neutral: the asymmetric padding
+of conv1 is in the input already (227 pixels for 224), LRN runs over all channels and not by column, dropout is the inverted one.
 """
 
 from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,22 +41,71 @@ def _lrn_slices(layer: LRN):
     return norm
 
 
-class TorchPeer:
-    """`step(labels)` on `input` (N, C, H, W); NCHW with F.local_response_norm, or with `best` channels_last and a sliced LRN."""
+@dataclass(frozen=True)
+class Form:
+    """How the step is written."""
 
-    def __init__(self, net: Net, layers: list[Layer], x: np.ndarray, *, best: bool = False, threads: int = 2, rate: float = 0.01,
-                 momentum: float = 0.9, decay: float = 0.0005):
+    name: str
+    note: str
+    precision: str = "float32"              # "tf32": matrix products in tf32; "bf16": autocast, float32 master weights
+    channels_last: bool = False
+    sliced: bool = False                    # LRN from slices
+    split: bool = False                     # a grouped convolution as two calls on halves
+    graph: bool = False                     # the whole step replayed as one CUDA graph
+    compiled: bool = False                  # the model by torch.compile(mode="max-autotune-no-cudagraphs")
+
+
+ON_CPU = (Form("torch idiomatic", "eager, NCHW, F.local_response_norm"),
+          Form("torch best eager", "channels_last, LRN from slices", channels_last=True, sliced=True))
+ON_GPU = (Form("torch float32", "eager, NCHW, F.local_response_norm"),
+          Form("torch tf32", "eager, channels_last", "tf32", channels_last=True),
+          Form("torch bf16", "eager, autocast, channels_last", "bf16", channels_last=True),
+          Form("torch float32 graph", "one CUDA graph, NCHW, sliced LRN", sliced=True, graph=True),
+          Form("torch tf32 graph", "one CUDA graph, channels_last, sliced LRN", "tf32", channels_last=True, sliced=True, graph=True),
+          Form("torch bf16 graph", "one CUDA graph, channels_last, sliced LRN", "bf16", channels_last=True, sliced=True, graph=True))
+COMPILED = (Form("torch bf16 best", "max-autotune, one CUDA graph, sliced LRN, split groups", "bf16", True, True, True, True, True),
+            Form("torch bf16 best NCHW", "the same in NCHW, groups in one call", "bf16", False, True, False, True, True),
+            Form("torch tf32 best", "max-autotune, one CUDA graph, sliced LRN, split groups", "tf32", True, True, True, True, True))
+
+
+def forms(device: str, best: bool) -> tuple[Form, ...]:
+    """Those worth comparing on a device."""
+    return (ON_GPU + (COMPILED if best else ())) if device == "cuda" else ON_CPU
+
+
+class TorchPeer:
+    """`step(labels)` on `input` (N, C, H, W), with the weights of `net`."""
+
+    def __init__(self, net: Net, layers: list[Layer], x: np.ndarray, *, form: Form = ON_CPU[0], device: str = "cpu", threads: int = 2,
+                 rate: float = 0.01, momentum: float = 0.9, decay: float = 0.0005):
         refuse_unknown(layers)
         torch.set_num_threads(threads)
-        modules = []
-        weights = channels_first(net, layers)
+        self.form, self.device = form, device
         first = pair(layers[0].pad) if isinstance(layers[0], Conv) else (0, 0)
-        uneven = first[0] != first[1]
+        if first[0] != first[1]:
+            x = np.pad(x, ((0, 0), (0, 0), first, first))
+        self.input = torch.from_numpy(np.ascontiguousarray(x)).to(device)
+        self.model = torch.nn.Sequential(*self._modules(net, layers, uneven=first[0] != first[1])).to(device)
+        if form.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+            self.input = self.input.contiguous(memory_format=torch.channels_last)
+        self._labels = torch.zeros(len(x), dtype=torch.int64, device=device)
+        options = dict(fused=True) if device == "cuda" else {}
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=rate, momentum=momentum, weight_decay=decay, **options)
+        self._forward = torch.compile(self.model, mode="max-autotune-no-cudagraphs") if form.compiled else self.model
+        self._graph = None
+        if form.graph:
+            self._capture()
+
+    def _modules(self, net: Net, layers: list[Layer], uneven: bool) -> list[torch.nn.Module]:
+        modules: list[torch.nn.Module] = []
+        weights = channels_first(net, layers)
         for layer in layers[:-1]:
             if isinstance(layer, Conv):
                 w, _ = weights[layer.name]
                 pad = 0 if layer is layers[0] and uneven else pair(layer.pad)[0]
-                module = torch.nn.Conv2d(w.shape[1] * layer.groups, layer.K, layer.kernel, layer.stride, pad, groups=layer.groups)
+                kind = _Halves if self.form.split and layer.groups == 2 else torch.nn.Conv2d
+                module = kind(w.shape[1] * layer.groups, layer.K, layer.kernel, layer.stride, pad, groups=layer.groups)
             elif isinstance(layer, Linear):
                 if not any(isinstance(module, torch.nn.Flatten) for module in modules):
                     modules.append(torch.nn.Flatten())
@@ -64,27 +117,58 @@ class TorchPeer:
             elif isinstance(layer, Dropout):
                 module = torch.nn.Dropout(1 - layer.keep)
             elif isinstance(layer, LRN):
-                module = _Function(_lrn_slices(layer) if best else _lrn(layer))
+                module = _Function(_lrn_slices(layer) if self.form.sliced else _lrn(layer))
             if layer.name in weights:
                 with torch.no_grad():
                     for parameter, value in zip((module.weight, module.bias), weights[layer.name], strict=True):
                         parameter.copy_(torch.from_numpy(value))
             modules.append(module)
-        self.model = torch.nn.Sequential(*modules)
-        if uneven:
-            x = np.pad(x, ((0, 0), (0, 0), first, first))
-        self.input = torch.from_numpy(np.ascontiguousarray(x))
-        if best:
-            self.model = self.model.to(memory_format=torch.channels_last)
-            self.input = self.input.contiguous(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
+        return modules
 
-    def step(self, labels: np.ndarray) -> float:
+    def _switches(self) -> None:
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.form.precision != "float32"
+
+    def _eager(self) -> torch.Tensor:
         self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(self.input), torch.from_numpy(labels.astype(np.int64)))
+        half = torch.autocast(self.device, torch.bfloat16) if self.form.precision == "bf16" else nullcontext()
+        with half:
+            loss = F.cross_entropy(self._forward(self.input), self._labels)
         loss.backward()
         self.optimizer.step()
-        return float(loss.detach())
+        return loss
+
+    def _capture(self) -> None:
+        """The whole step as one graph, after warm-up steps on a side stream; the weights have moved by then."""
+        self._switches()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._eager()
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = self._eager()
+
+    def step(self, labels: np.ndarray) -> float:
+        self._switches()
+        self._labels.copy_(torch.from_numpy(labels.astype(np.int64)))
+        if self._graph is None:
+            self._loss = self._eager()
+        else:
+            self._graph.replay()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return float(self._loss.detach())
+
+
+class _Halves(torch.nn.Conv2d):
+    """A convolution in two groups as two calls: cuDNN and Inductor are weak at groups."""
+
+    def forward(self, x):
+        parts = zip(x.chunk(2, 1), self.weight.chunk(2), self.bias.chunk(2), strict=True)
+        return torch.cat([F.conv2d(a, w, b, self.stride, self.padding) for a, w, b in parts], 1)
 
 
 class _Function(torch.nn.Module):
