@@ -1,0 +1,129 @@
+// Convolution on tensor cores, forward: rows are output positions, columns the maps of a group, the depth is (r, s, c) of a part.
+//
+//   row       tile      copies        registers a thread   shared bytes   (sm_80)
+#include <minialex/conv_mma_shape.h>
+#include <minialex/kernel.h>
+#include <minialex/ops.h>
+
+namespace minialex {
+namespace conv_mma {
+namespace {
+
+// A: what the window at an output position sees.
+template <int VECTOR_> struct Windows {
+  static constexpr bool DEPTH_MAJOR = true;
+  static constexpr int VECTOR = VECTOR_;
+  struct Place { int64_t offset; int h, w; };           // of the window's corner, which may lie outside
+  struct Tap { int offset, r, s; };
+
+  const ConvShape& shape;
+  const float* x;                                       // at the part's first channel
+  MINIALEX_DEVICE Windows(const ConvShape& shape, const float* x, int group, int part) : shape(shape) {
+    const ConvDims& d = shape.dims;
+    int c;
+    const int column = shape.Cx.divide(group * d.Cg(), c) + part;
+    this->x = x + int64_t(column) * d.N * d.H * d.W * d.Cx() + c;
+  }
+  MINIALEX_DEVICE Place place(int m) const {
+    const ConvDims& d = shape.dims;
+    if (m >= d.N * d.P * d.Q) return {0, NOWHERE, 0};
+    int pq, q;
+    const int n = shape.PQ.divide(m, pq), p = shape.Q.divide(pq, q), h = p * d.stride - d.before, w = q * d.stride - d.before;
+    return {((int64_t(n) * d.H + h) * d.W + w) * d.Cx(), h, w};
+  }
+  MINIALEX_DEVICE Tap tap(int k) const {
+    const ConvDims& d = shape.dims;
+    int c, s;
+    const int r = shape.S.divide(shape.part.divide(k, c), s);
+    if (r >= d.R) return {0, NOWHERE, 0};
+    return {(r * d.W + s) * d.Cx() + c, r, s};
+  }
+  MINIALEX_DEVICE const float* at(const Place& place, const Tap& tap, bool& valid) const {
+    valid = unsigned(place.h + tap.r) < unsigned(shape.dims.H) && unsigned(place.w + tap.s) < unsigned(shape.dims.W);
+    return valid ? x + place.offset + tap.offset : x;
+  }
+};
+
+// B: the filters, a map a column.
+template <int VECTOR_> struct Filters {
+  static constexpr bool DEPTH_MAJOR = true;
+  static constexpr int VECTOR = VECTOR_;
+  struct Place { int64_t offset; };                     // -1: no map
+  struct Tap { int offset; };                           // -1: no tap
+
+  const ConvShape& shape;
+  const float* w;
+  MINIALEX_DEVICE Filters(const ConvShape& shape, const float* w, int group, int part) : shape(shape) {
+    const ConvDims& d = shape.dims;
+    this->w = w + int64_t(group) * d.Kg() * d.R * d.S * d.Cg() + part * d.part();
+  }
+  MINIALEX_DEVICE Place place(int n) const { return {n < shape.dims.Kg() ? int64_t(n) * shape.dims.R * shape.dims.S * shape.dims.Cg() : -1}; }
+  MINIALEX_DEVICE Tap tap(int k) const {
+    int c;
+    const int tap = shape.part.divide(k, c);
+    return {tap < shape.dims.R * shape.dims.S ? tap * shape.dims.Cg() + c : -1};
+  }
+  MINIALEX_DEVICE const float* at(const Place& place, const Tap& tap, bool& valid) const {
+    valid = place.offset >= 0 && tap.offset >= 0;
+    return valid ? w + place.offset + tap.offset : w;
+  }
+};
+
+// Block x: a tile, those of one row of tiles side by side; y: a group; z: a range of a part's depth, where the sum is cut.
+template <class Precision, class T, int VECTOR>
+__global__ void __launch_bounds__(T::THREADS, T::BLOCKS) fprop(ConvShape shape, Ranges ranges, const float* __restrict__ x, const float* __restrict__ w,
+                                                               const float* __restrict__ b, float* __restrict__ y, bool relu) {
+  using Multiply = mma::Product<Precision, T, Windows<VECTOR>, Filters<VECTOR>>;
+  MINIALEX_DYNAMIC_SHARED(typename Multiply::Shared, shared);
+  const ConvDims& d = shape.dims;
+  const int across = (d.Kg() + T::N - 1) / T::N, m = int(blockIdx.x) / across * T::M, n = int(blockIdx.x) % across * T::N, group = blockIdx.y;
+  const int depth = d.R * d.S * d.part();
+  const bool cut = ranges.count > 0;
+  const int range = cut ? int(blockIdx.z) % ranges.count : 0, begin = range * ranges.length, end = ranges.end(range, depth);
+  const int from = cut ? int(blockIdx.z) / ranges.count : 0, to = cut ? from + 1 : d.parts();
+  Multiply product(shared);
+  for (int part = from; part < to; ++part) {
+    product.run(Windows<VECTOR>(shape, x, group, part), Filters<VECTOR>(shape, w, group, part), m, n, begin, end);
+    product.each(m, n, ActivationOut{y + blockIdx.z * d.y_size(), b, shape.Ky, int64_t(d.N) * d.P * d.Q, d.N * d.P * d.Q, d.Kg(), group * d.Kg(),
+                                     part == from, part + 1 == to, relu});
+  }
+}
+
+int64_t depth_of(const ConvDims& d) { return int64_t(d.R) * d.S * d.part(); }
+
+template <class Precision, class T, int VECTOR> void launch(const ConvFprop& c, Stream stream) {
+  using Multiply = mma::Product<Precision, T, Windows<VECTOR>, Filters<VECTOR>>;
+  const ConvDims& d = c.dims;
+  const int slices = slices_of(d, depth_of(d), d.parts());
+  const Ranges ranges = slices ? ranges_of(d, depth_of(d)) : Ranges{0, int(depth_of(d))};
+  const dim3 grid(narrow(ceil_div(int64_t(d.N) * d.P * d.Q, T::M) * ceil_div(d.Kg(), T::N), "the number of tiles"), d.groups, slices ? slices : 1);
+  float* partial = static_cast<float*>(c.workspace);
+  MINIALEX_LAUNCH((fprop<Precision, T, VECTOR>), grid, dim3(T::THREADS), sizeof(typename Multiply::Shared), stream, ConvShape(d), ranges, c.x, c.w,
+                  slices ? nullptr : c.b, slices ? partial : c.y, c.relu && !slices);
+  if (slices) add_up(partial, d.parts(), ranges.count, c.b, d.y_size() / d.Gy, d.Ky(), c.y, d.y_size(), {false, c.relu}, stream);
+}
+
+}  // namespace
+
+const char* refuses_fprop(const ConvDims& d) {
+  if (depth_of(d) > mma::LONGEST_SUM) return "a filter reads more than 32,768 numbers of a column, a chain of more than 4,096 additions";
+  return refuses_sizes(d);
+}
+bool large_fprop(const ConvDims& d) {
+  const int slices = slices_of(d, depth_of(d), d.parts());
+  return large_pays(int64_t(d.N) * d.P * d.Q, d.Kg(), int64_t(d.groups) * (slices ? slices : 1));
+}
+size_t workspace_fprop(const ConvDims& d) { return sizeof(float) * slices_of(d, depth_of(d), d.parts()) * d.y_size(); }
+
+template <class PRECISION, bool LARGE> void launch_fprop(const ConvFprop& c, Stream stream) {
+  using T = std::conditional_t<LARGE, mma::Large, mma::Small>;
+  if (c.dims.part() % 4 == 0) launch<PRECISION, T, 4>(c, stream);
+  else launch<PRECISION, T, 1>(c, stream);
+}
+template void launch_fprop<mma::TF32, true>(const ConvFprop&, Stream);
+template void launch_fprop<mma::TF32, false>(const ConvFprop&, Stream);
+template void launch_fprop<mma::BF16, true>(const ConvFprop&, Stream);
+template void launch_fprop<mma::BF16, false>(const ConvFprop&, Stream);
+
+}  // namespace conv_mma
+}  // namespace minialex

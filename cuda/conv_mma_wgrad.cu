@@ -1,0 +1,175 @@
+// Convolution on tensor cores, gradients of filters and biases: rows are the maps of a group, columns (r, s, c) of a filter, the
+// depth is all output positions.  It is cut into ranges by the number of positions alone; each range of a tile is a block,
+// whose slice of dw waits in the workspace until sum_slices adds the ranges in their order.  A single range writes dw itself.
+//
+//   row       tile      copies        registers a thread   shared bytes   (sm_80)
+#include <minialex/conv_mma_shape.h>
+#include <minialex/kernel.h>
+#include <minialex/ops.h>
+
+namespace minialex {
+namespace conv_mma {
+namespace {
+
+// A: dy, a map a row.
+template <int VECTOR_> struct Gradients {
+  static constexpr bool DEPTH_MAJOR = false;
+  static constexpr int VECTOR = VECTOR_;
+  struct Place { int64_t offset; };                     // -1: no map
+  struct Tap { int position; };
+
+  const ConvShape& shape;
+  const float* dy;
+  int first_map;
+  MINIALEX_DEVICE Gradients(const ConvShape& shape, const float* dy, int group) : shape(shape), dy(dy), first_map(group * shape.dims.Kg()) {}
+  MINIALEX_DEVICE Place place(int m) const {
+    const ConvDims& d = shape.dims;
+    if (m >= d.Kg()) return {-1};
+    int k;
+    const int column = shape.Ky.divide(first_map + m, k);
+    return {int64_t(column) * d.N * d.P * d.Q * d.Ky() + k};
+  }
+  MINIALEX_DEVICE Tap tap(int k) const { return {k}; }
+  MINIALEX_DEVICE const float* at(const Place& place, const Tap& tap, bool& valid) const {
+    const ConvDims& d = shape.dims;
+    valid = place.offset >= 0 && tap.position < d.N * d.P * d.Q;
+    return valid ? dy + place.offset + int64_t(tap.position) * d.Ky() : dy;
+  }
+};
+
+// B: what number (r, s, c) of a filter sees at each output position.
+template <int VECTOR_> struct Seen {
+  static constexpr bool DEPTH_MAJOR = false;
+  static constexpr int VECTOR = VECTOR_;
+  struct Place { int64_t offset; int r, s; };
+  struct Tap { int64_t offset; int h, w; };             // of the window's corner
+
+  const ConvShape& shape;
+  const float* x;
+  int first_channel;
+  MINIALEX_DEVICE Seen(const ConvShape& shape, const float* x, int group) : shape(shape), x(x), first_channel(group * shape.dims.Cg()) {}
+  MINIALEX_DEVICE Place place(int n) const {
+    const ConvDims& d = shape.dims;
+    int c, s;
+    const int r = shape.S.divide(shape.Cg.divide(n, c), s);
+    if (r >= d.R) return {0, NOWHERE, 0};
+    const int column = shape.Cx.divide(first_channel + c, c);
+    return {int64_t(column) * d.N * d.H * d.W * d.Cx() + int64_t(r * d.W + s) * d.Cx() + c, r, s};
+  }
+  MINIALEX_DEVICE Tap tap(int k) const {
+    const ConvDims& d = shape.dims;
+    if (k >= d.N * d.P * d.Q) return {0, NOWHERE, 0};
+    int pq, q;
+    const int n = shape.PQ.divide(k, pq), p = shape.Q.divide(pq, q), h = p * d.stride - d.before, w = q * d.stride - d.before;
+    return {((int64_t(n) * d.H + h) * d.W + w) * d.Cx(), h, w};
+  }
+  MINIALEX_DEVICE const float* at(const Place& place, const Tap& tap, bool& valid) const {
+    valid = unsigned(place.r + tap.h) < unsigned(shape.dims.H) && unsigned(place.s + tap.w) < unsigned(shape.dims.W);
+    return valid ? x + place.offset + tap.offset : x;
+  }
+};
+
+struct FilterOut {
+  float* to;                                            // at the group's first map
+  int M, N;
+  bool accumulate;
+
+  MINIALEX_DEVICE void operator()(int m, int n, float left, float right) const {
+    if (m >= M || n >= N) return;
+    float* at = to + int64_t(m) * N + n;
+    if (N % 2 == 0) {                                   // then n + 1 is there too, and the pair is aligned
+      float2* pair = reinterpret_cast<float2*>(at);
+      *pair = accumulate ? make_float2(pair->x + left, pair->y + right) : make_float2(left, right);
+      return;
+    }
+    at[0] = accumulate ? at[0] + left : left;
+    if (n + 1 < N) at[1] = accumulate ? at[1] + right : right;
+  }
+};
+
+// Block x: a tile, y: a group, z: a range of positions.
+template <class Precision, class T, int VECTOR_DY, int VECTOR_X>
+__global__ void __launch_bounds__(T::THREADS, T::BLOCKS) wgrad(ConvShape shape, Ranges ranges, const float* __restrict__ x, const float* __restrict__ dy,
+                                                               float* __restrict__ dw, bool accumulate) {
+  using Multiply = mma::Product<Precision, T, Gradients<VECTOR_DY>, Seen<VECTOR_X>>;
+  MINIALEX_DYNAMIC_SHARED(typename Multiply::Shared, shared);
+  const ConvDims& d = shape.dims;
+  const int width = d.R * d.S * d.Cg(), across = (width + T::N - 1) / T::N, group = blockIdx.y, range = blockIdx.z;
+  const int m = int(blockIdx.x) / across * T::M, n = int(blockIdx.x) % across * T::N;
+  Multiply product(shared);
+  product.run(Gradients<VECTOR_DY>(shape, dy, group), Seen<VECTOR_X>(shape, x, group), m, n, range * ranges.length, ranges.end(range, d.N * d.P * d.Q));
+  product.each(m, n, FilterOut{dw + range * d.w_size() + int64_t(group) * d.Kg() * width, d.Kg(), width, accumulate});
+}
+
+// db, or a range's slice of it, from dy as it is: 32 maps side by side, 8 threads for each take every 8th position.
+constexpr int MAPS = 32, HELPERS = 8;
+
+__global__ void __launch_bounds__(MAPS * HELPERS) bias_gradient(ConvShape shape, Ranges ranges, const float* __restrict__ dy, float* __restrict__ db,
+                                                               bool accumulate) {
+  MINIALEX_SHARED(float, sums, [HELPERS][MAPS + 1]);
+  const ConvDims& d = shape.dims;
+  const int lane = int(threadIdx.x) % MAPS, helper = int(threadIdx.x) / MAPS, map = int(blockIdx.x) * MAPS + lane, range = blockIdx.y;
+  float sum = 0.f;
+  if (map < d.K) {
+    int k;
+    const int column = shape.Ky.divide(map, k), end = ranges.end(range, d.N * d.P * d.Q);
+    const float* from = dy + int64_t(column) * d.N * d.P * d.Q * d.Ky() + k;
+    for (int position = range * ranges.length + helper; position < end; position += HELPERS) sum = sum + from[int64_t(position) * d.Ky()];
+  }
+  sums[helper][lane] = sum;
+  __syncthreads();
+  if (helper || map >= d.K) return;
+  for (int other = 1; other < HELPERS; ++other) sum = sum + sums[other][lane];
+  float* to = db + int64_t(range) * d.K + map;
+  *to = accumulate ? *to + sum : sum;
+}
+
+// About 4,096 positions a range, so that AlexNet's few tiles fill a device; at most 128 ranges, since each writes a slice of dw, unless
+// chains grew too long.
+Ranges ranges_of_positions(const ConvDims& d) {
+  const int64_t positions = int64_t(d.N) * d.P * d.Q, ranges = ceil_div(positions, 4096), needed = ceil_div(positions, mma::LONGEST_SUM / 2);
+  return cut(positions, ranges < 128 ? ranges : needed > 128 ? needed : 128);
+}
+
+template <class Precision, class T, int VECTOR_DY, int VECTOR_X> void launch(const ConvWgrad& c, Stream stream) {
+  using Multiply = mma::Product<Precision, T, Gradients<VECTOR_DY>, Seen<VECTOR_X>>;
+  const ConvDims& d = c.dims;
+  const Ranges ranges = ranges_of_positions(d);
+  const ConvShape shape(d);
+  const int64_t width = int64_t(d.R) * d.S * d.Cg();
+  const bool single = ranges.count == 1;
+  float* dw = single ? c.dw : static_cast<float*>(c.workspace);
+  float* db = single ? c.db : dw + ranges.count * d.w_size();
+  const dim3 grid(narrow(ceil_div(d.Kg(), T::M) * ceil_div(width, T::N), "the number of tiles"), d.groups, ranges.count);
+  MINIALEX_LAUNCH((wgrad<Precision, T, VECTOR_DY, VECTOR_X>), grid, dim3(T::THREADS), sizeof(typename Multiply::Shared), stream, shape, ranges, c.x,
+                  c.dy, dw, single && c.accumulate);
+  MINIALEX_LAUNCH(bias_gradient, dim3(int(ceil_div(d.K, MAPS)), ranges.count), dim3(MAPS * HELPERS), 0, stream, shape, ranges, c.dy, db,
+                  single && c.accumulate);
+  if (single) return;
+  add_up(dw, 1, ranges.count, nullptr, 1, 1, c.dw, d.w_size(), {c.accumulate, false}, stream);
+  add_up(db, 1, ranges.count, nullptr, 1, 1, c.db, d.K, {c.accumulate, false}, stream);
+}
+
+}  // namespace
+
+const char* refuses_wgrad(const ConvDims& d) { return refuses_sizes(d); }
+bool large_wgrad(const ConvDims& d) { return large_pays(d.Kg(), int64_t(d.R) * d.S * d.Cg(), int64_t(d.groups) * ranges_of_positions(d).count); }
+size_t workspace_wgrad(const ConvDims& d) {
+  const int count = ranges_of_positions(d).count;
+  return count == 1 ? 0 : sizeof(float) * count * (d.w_size() + d.K);
+}
+
+template <class PRECISION, bool LARGE> void launch_wgrad(const ConvWgrad& c, Stream stream) {
+  using T = std::conditional_t<LARGE, mma::Large, mma::Small>;
+  const bool dy_in_fours = c.dims.Kg() % 4 == 0 && c.dims.Ky() % 4 == 0, x_in_fours = c.dims.part() % 4 == 0;
+  if (dy_in_fours && x_in_fours) launch<PRECISION, T, 4, 4>(c, stream);
+  else if (dy_in_fours) launch<PRECISION, T, 4, 1>(c, stream);          // the first layer, whose pixels have three numbers
+  else launch<PRECISION, T, 1, 1>(c, stream);
+}
+template void launch_wgrad<mma::TF32, true>(const ConvWgrad&, Stream);
+template void launch_wgrad<mma::TF32, false>(const ConvWgrad&, Stream);
+template void launch_wgrad<mma::BF16, true>(const ConvWgrad&, Stream);
+template void launch_wgrad<mma::BF16, false>(const ConvWgrad&, Stream);
+
+}  // namespace conv_mma
+}  // namespace minialex

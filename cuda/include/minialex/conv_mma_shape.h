@@ -1,0 +1,122 @@
+// What the three tensor-core convolutions share: the shape with its divisors, how a long sum is cut into ranges, where the
+// numbers of an activation go, and the kernel that adds up the slices of a sum which several blocks made.
+#pragma once
+#include <climits>
+#include "conv_mma.h"
+#include "gemm_mma.h"
+#include "gemm_tile.h"
+
+namespace minialex {
+namespace conv_mma {
+
+struct ConvShape {
+  ConvDims dims;
+  mma::Divider PQ, Q, S, Cg, Cx, Ky, part, maps;
+  explicit ConvShape(const ConvDims& d)
+      : dims(d), PQ(d.P * d.Q), Q(d.Q), S(d.S), Cg(d.Cg()), Cx(d.Cx()), Ky(d.Ky()), part(d.part()), maps(maps_of(d)) {}
+  // Maps of a group that lie in one column of y; dgrad's sums over each are complete before they are added.
+  static MINIALEX_BOTH int maps_of(const ConvDims& d) { return d.Kg() < d.Ky() ? d.Kg() : d.Ky(); }
+  MINIALEX_BOTH int maps_per_column() const { return maps_of(dims); }
+};
+
+constexpr int NOWHERE = INT_MIN / 2;                    // a row or column that no tap brings back into a picture
+
+// ---- ranges of a sum: functions of its length alone, never of what is spread over devices or blocks
+struct Ranges {
+  int count, length;
+  MINIALEX_BOTH int end(int range, int depth) const { return (range + 1) * length < depth ? (range + 1) * length : depth; }
+};
+
+inline Ranges cut(int64_t depth, int64_t count) {
+  const int64_t length = ceil_div(ceil_div(depth, count), mma::DEPTH) * mma::DEPTH;
+  return {int(ceil_div(depth, length)), int(length)};
+}
+
+// Pictures of one pixel (linear layers) make few tiles, but each part of their sums is as long as a picture: it is cut into
+// ranges of about 1,024 products, and each range of each part goes to blocks of its own.  Other shapes: no ranges, count 0.
+inline Ranges ranges_of(const ConvDims& d, int64_t depth) {
+  return d.H * d.W * d.R * d.S == 1 ? cut(depth, ceil_div(depth, 1024)) : Ranges{0, int(depth)};
+}
+inline int slices_of(const ConvDims& d, int64_t depth, int parts) {
+  const int slices = ranges_of(d, depth).count * parts;
+  return slices > 1 ? slices : 0;                       // a single one is the output itself
+}
+
+// Whether tiles of 128 x 128 fill the device (about 100 blocks) and do not pad much more than those of 64 x 64.
+inline bool large_pays(int64_t M, int64_t N, int64_t copies) {
+  const int64_t large = ceil_div(M, 128) * ceil_div(N, 128), small = ceil_div(M, 64) * ceil_div(N, 64);
+  return large * copies >= 96 && large * 4 * 2 <= small * 3;
+}
+
+inline const char* refuses_sizes(const ConvDims& d) {
+  const int64_t most = INT_MAX / 2;                     // leaves room for a tile that reaches beyond the end
+  if (int64_t(d.N) * d.P * d.Q > most || int64_t(d.N) * d.H * d.W > most) return "a column has more than 2^30 positions; use a smaller batch";
+  if (int64_t(d.H + d.R) * (d.W + d.S) * d.Cx() > most || int64_t(d.P) * d.Q * d.Ky() > most) return "a picture has more than 2^30 numbers";
+  if (int64_t(d.R) * d.S * d.Cg() > most) return "a filter has more than 2^30 numbers";
+  if (d.groups > 65535) return "more than 65,535 groups";
+  return nullptr;
+}
+
+// ---- the output of fprop and dgrad: columns of (pixels, channels)
+struct ActivationOut {
+  float* to;
+  const float* bias;                                    // nullptr: none
+  mma::Divider channels;                                // of a column
+  int64_t pixels;
+  int M, N, base;                                       // pixels, channels of the group, its first channel
+  bool first, last, relu;                               // first: the first part; last: bias and relu follow
+
+  MINIALEX_DEVICE float finished(float value, float before, int channel) const {
+    if (!first) value = before + value;
+    if (last && bias) value = value + bias[channel];
+    return last && relu ? rectified(value) : value;
+  }
+  MINIALEX_DEVICE void operator()(int m, int n, float left, float right) const {
+    if (m >= M || n >= N) return;
+    const int per_column = int(channels.divisor), channel = base + n;
+    int c;
+    const int column = channels.divide(channel, c);
+    float* at = to + (column * pixels + m) * per_column + c;
+    if (per_column % 2 == 0 && base % 2 == 0) {         // then n + 1 is there too, in the same column, and the pair is aligned
+      float2* pair = reinterpret_cast<float2*>(at);
+      const float2 before = first ? make_float2(0.f, 0.f) : *pair;
+      *pair = make_float2(finished(left, before.x, channel), finished(right, before.y, channel + 1));
+      return;
+    }
+    *at = finished(left, first ? 0.f : *at, channel);
+    if (n + 1 >= N) return;
+    if (c + 1 == per_column) at = to + ((column + 1) * pixels + m) * per_column - 1;
+    at[1] = finished(right, first ? 0.f : at[1], channel + 1);
+  }
+};
+
+// ---- out = (P_0 + P_1 + ...) + b, or its relu; P_c the sum of part c's slices, which lie one behind the other
+constexpr int SUM_THREADS = 256;
+struct SumOptions {
+  bool accumulate, relu;
+};
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS) sum_slices(const float* __restrict__ slices, int parts, int ranges, const float* __restrict__ bias,
+                                                      int64_t per_column, int channels, float* __restrict__ out, int64_t size, SumOptions options) {
+  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+  if (i >= size) return;
+  float total = 0.f;
+  for (int part = 0; part < parts; ++part) {
+    const float* from = slices + part * ranges * size + i;
+    float sum = from[0];
+    for (int range = 1; range < ranges; ++range) sum = sum + from[range * size];
+    total = part ? total + sum : sum;
+  }
+  if (options.accumulate) total = out[i] + total;
+  if (bias) total = total + bias[i / per_column * channels + i % channels];
+  out[i] = options.relu ? rectified(total) : total;
+}
+
+inline void add_up(const float* slices, int parts, int ranges, const float* bias, int64_t per_column, int channels, float* out, int64_t size,
+                   SumOptions options, Stream stream) {
+  const dim3 grid(narrow(ceil_div(size, SUM_THREADS), "the number of blocks"));
+  MINIALEX_LAUNCH((sum_slices<SUM_THREADS>), grid, dim3(SUM_THREADS), 0, stream, slices, parts, ranges, bias, per_column, channels, out, size, options);
+}
+
+}  // namespace conv_mma
+}  // namespace minialex
