@@ -52,15 +52,18 @@ template <int M_, int N_, int K_, int TM_, int TN_> struct GemmTile {
   static_assert(TM % 4 == 0 && TN % 4 == 0 && ACROSS % 8 == 0 && DOWN % 4 == 0, "a warp is 4 threads high and 8 wide");
 
   // 4 floats of padding: transposing stores of a warp meet at most 2 to a bank.
-  struct Shared {
-    float a[2][K][M + 4], b[2][K][N + 4];
+  union Shared {
+    struct {
+      float a[2][K][M + 4], b[2][K][N + 4];
+    } slices;
+    float rows[DOWN][N + 4];                           // of the result, on its way out
   };
 
   // A warp covers 4 x 8 threads, so its reads of both operands hit few different words.
   MINIALEX_DEVICE static int across() { return int(threadIdx.x) / 32 % (ACROSS / 8) * 8 + int(threadIdx.x) % 8; }
   MINIALEX_DEVICE static int down() { return int(threadIdx.x) / 32 / (ACROSS / 8) * 4 + int(threadIdx.x) % 32 / 8; }
   // Row and column within the tile of the thread's number (i, j): runs of four, spread over the tile, for 16-byte reads.
-  MINIALEX_DEVICE static int row(int i) { return i / 4 * (M / (TM / 4)) + down() * 4 + i % 4; }
+  MINIALEX_DEVICE static int row(int i, int down) { return i / 4 * (M / (TM / 4)) + down * 4 + i % 4; }
   MINIALEX_DEVICE static int column(int j) { return j / 4 * (N / (TN / 4)) + across() * 4 + j % 4; }
 };
 
@@ -93,6 +96,14 @@ MINIALEX_DEVICE float4 read4(const float* from, int j, int low, int high, bool v
                      j + 2 >= low && j + 2 < high ? from[2] : 0.f, j + 3 >= low && j + 3 < high ? from[3] : 0.f);
 }
 
+template <class Tile, class Source>
+MINIALEX_DEVICE void keep(typename Tile::Shared& shared, int buffer, const float4 (&a)[Tile::A_VECTORS], const float4 (&b)[Tile::B_VECTORS]) {
+  MINIALEX_UNROLL
+  for (int v = 0; v < Tile::A_VECTORS; ++v) Source::A::keep(shared.slices.a[buffer], v, a[v]);
+  MINIALEX_UNROLL
+  for (int v = 0; v < Tile::B_VECTORS; ++v) Source::B::keep(shared.slices.b[buffer], v, b[v]);
+}
+
 // One slice, out of shared memory.
 template <class Tile>
 MINIALEX_DEVICE void multiply_slice(const float (&a)[Tile::K][Tile::M + 4], const float (&b)[Tile::K][Tile::N + 4], float (&sum)[Tile::TM][Tile::TN]) {
@@ -101,7 +112,7 @@ MINIALEX_DEVICE void multiply_slice(const float (&a)[Tile::K][Tile::M + 4], cons
     float left[Tile::TM], right[Tile::TN];
     MINIALEX_UNROLL
     for (int i = 0; i < Tile::TM; i += 4) {
-      const float4 four = load4(&a[k][Tile::row(i)]);
+      const float4 four = load4(&a[k][Tile::row(i, Tile::down())]);
       left[i] = four.x, left[i + 1] = four.y, left[i + 2] = four.z, left[i + 3] = four.w;
     }
     MINIALEX_UNROLL
@@ -117,35 +128,24 @@ MINIALEX_DEVICE void multiply_slice(const float (&a)[Tile::K][Tile::M + 4], cons
   }
 }
 
-// sum += the product over the next `slices` slices of both sources.  A source has `Layout`, one of the two above, and
-// next(float4 (&held)[Layout::VECTORS]), which reads the thread's part of its next slice, zeros beyond the end.
+// sum += the product over the next `slices` slices of `source`, which has two Layouts of the above, A and B, and
+// next(float4 (&a)[A::VECTORS], float4 (&b)[B::VECTORS]), which reads the thread's part of the next slice.  Beyond the end of the
+// depth both are zeros; rows and columns beyond the end may be anything, as they are not written.
 // All threads of the block call it, with the same number of slices.
-template <class Tile, class A, class B>
-MINIALEX_DEVICE void multiply(typename Tile::Shared& shared, A& a, B& b, int slices, float (&sum)[Tile::TM][Tile::TN]) {
-  if (slices <= 0) return;
-  float4 held_a[Tile::A_VECTORS], held_b[Tile::B_VECTORS];
-  a.next(held_a);
-  b.next(held_b);
-  __syncthreads();                                     // slower threads may still read the last slice of the product before
-  MINIALEX_UNROLL
-  for (int v = 0; v < Tile::A_VECTORS; ++v) A::Layout::keep(shared.a[0], v, held_a[v]);
-  MINIALEX_UNROLL
-  for (int v = 0; v < Tile::B_VECTORS; ++v) B::Layout::keep(shared.b[0], v, held_b[v]);
+template <class Tile, class Source>
+MINIALEX_DEVICE void multiply(typename Tile::Shared& shared, Source& source, int slices, float (&sum)[Tile::TM][Tile::TN]) {
+  float4 a[Tile::A_VECTORS], b[Tile::B_VECTORS];
+  source.next(a, b);
+  __syncthreads();                                     // slower threads may still read what was here before
+  keep<Tile, Source>(shared, 0, a, b);
   __syncthreads();
 #pragma unroll 1
-  for (int slice = 0; slice < slices; ++slice) {
-    const int now = slice & 1;
+  for (int slice = 0;; ++slice) {
     const bool more = slice + 1 < slices;
-    if (more) {                                        // in flight during the product
-      a.next(held_a);
-      b.next(held_b);
-    }
-    multiply_slice<Tile>(shared.a[now], shared.b[now], sum);
+    if (more) source.next(a, b);                       // in flight during the product
+    multiply_slice<Tile>(shared.slices.a[slice & 1], shared.slices.b[slice & 1], sum);
     if (!more) break;
-    MINIALEX_UNROLL
-    for (int v = 0; v < Tile::A_VECTORS; ++v) A::Layout::keep(shared.a[now ^ 1], v, held_a[v]);
-    MINIALEX_UNROLL
-    for (int v = 0; v < Tile::B_VECTORS; ++v) B::Layout::keep(shared.b[now ^ 1], v, held_b[v]);
+    keep<Tile, Source>(shared, (slice + 1) & 1, a, b);
     __syncthreads();
   }
 }
@@ -158,30 +158,43 @@ template <class Tile> MINIALEX_DEVICE void clear(float (&sum)[Tile::TM][Tile::TN
   }
 }
 
-// sum = the product over `slices` slices in chains of kChain terms at most, each chain on its own.  The totals take TM x TN more
-// registers: for small tiles.
-template <class Tile, class A, class B>
-MINIALEX_DEVICE void multiply_in_chains(typename Tile::Shared& shared, A& a, B& b, int slices, float (&sum)[Tile::TM][Tile::TN]) {
+// sum = the product over `slices` slices in chains of kChain terms at most, each chain on its own.  The second set of sums takes
+// TM x TN more registers: for small tiles.
+template <class Tile, class Source>
+MINIALEX_DEVICE void multiply_in_chains(typename Tile::Shared& shared, Source& source, int slices, float (&sum)[Tile::TM][Tile::TN]) {
   constexpr int SLICES = kChain / Tile::K;
-  clear<Tile>(sum);
-  multiply<Tile>(shared, a, b, min(slices, SLICES), sum);
 #pragma unroll 1
-  for (int done = SLICES; done < slices; done += SLICES) {
+  for (int done = 0; done < slices; done += SLICES) {
     float chain[Tile::TM][Tile::TN];
     clear<Tile>(chain);
-    multiply<Tile>(shared, a, b, min(slices - done, SLICES), chain);
+    multiply<Tile>(shared, source, min(slices - done, SLICES), chain);
     MINIALEX_UNROLL
     for (int i = 0; i < Tile::TM; ++i) {
       MINIALEX_UNROLL
-      for (int j = 0; j < Tile::TN; ++j) sum[i][j] = sum[i][j] + chain[i][j];
+      for (int j = 0; j < Tile::TN; ++j) sum[i][j] = done ? sum[i][j] + chain[i][j] : chain[i][j];
     }
   }
 }
 
-// The numbers (i, 4 j .. 4 j + 3) of the thread, as one vector.
-template <class Tile> MINIALEX_DEVICE float4 four_of(const float (&sum)[Tile::TM][Tile::TN], int i, int j) {
-  return make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
+// At the end: the sums go through shared memory, so that neighbouring threads write neighbouring numbers and few registers are
+// needed.  write(row, column, from) takes 4 numbers (`vectors`) or one, at `from`, to their place, which is in the tile.
+template <class Tile, class Write>
+MINIALEX_DEVICE void hand_over(typename Tile::Shared& shared, const float (&sum)[Tile::TM][Tile::TN], bool vectors, const Write& write) {
+  const int width = vectors ? 4 : 1;
+  MINIALEX_UNROLL
+  for (int i = 0; i < Tile::TM; ++i) {
+    __syncthreads();
+    MINIALEX_UNROLL
+    for (int j = 0; j < Tile::TN; j += 4)
+      store4(&shared.rows[Tile::down()][Tile::column(j)], make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]));
+    __syncthreads();
+#pragma unroll 1
+    for (int e = int(threadIdx.x) * width; e < Tile::DOWN * Tile::N; e += Tile::THREADS * width)
+      write(Tile::row(i, e / Tile::N), e % Tile::N, &shared.rows[e / Tile::N][e % Tile::N]);
+  }
 }
+
+MINIALEX_DEVICE float4 add4(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 
 using Tile128x128 = GemmTile<128, 128, 8, 8, 8>;
 using Tile64x64 = GemmTile<64, 64, 16, 4, 4>;
