@@ -1,11 +1,13 @@
 """The CUDA kernels on an NVIDIA GPU.  Arrays are CuPy's, on CuPy's current stream; device memory comes from CuPy's pool.
 
-`kernels` is the object behind the ops; kernels.variants("conv_fprop") names the rows of a table.
+`kernels` is the object behind the ops; kernels.variants("conv_fprop") names the rows of a table.  MINIALEX_CUDA_POOL=0 turns the pool
+off, for compute-sanitizer.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from types import ModuleType
 
 import numpy as np
@@ -66,6 +68,9 @@ class CupyMemory:
     def copy(self, source: cupy.ndarray, out: cupy.ndarray) -> None:
         out[...] = source
 
+
+if os.environ.get("MINIALEX_CUDA_POOL") == "0":
+    cupy.cuda.set_allocator(None)               # compute-sanitizer then knows where each array ends
 
 kernels = Compiled(_cuda, CupyMemory(_cuda))
 globals().update(kernels.exports())

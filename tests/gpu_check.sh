@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Proves and times every kernel on a machine with an NVIDIA GPU, in one command:
+#
+#     tests/gpu_check.sh [-o FOLDER] [-d DEVICE] [-f] [STAGE ...]
+#
+#   -o FOLDER   where results go (default: gpu_check); a stage that is done there is not run again
+#   -d DEVICE   cuda:0 (default); emulated:0 rehearses everything but the sanitizers on a machine without a GPU
+#   -f          run the named stages again although they are done
+#   CIFAR=DIR   binary batches of CIFAR-10 for the stage cifar;  PYTHON=python3;  LIMIT=480 seconds a stage;  BATCH=128
+#
+# Stages, in order: machine build tests determinism memcheck racecheck initcheck synccheck ops step train cifar summary
+# Each writes FOLDER/STAGE.txt and FOLDER/STAGE.json (status, seconds, command).  Nothing is installed and nothing is downloaded:
+# CuPy, pybind11, CMake, pytest and nvcc must be there, PyTorch for the peers.  Exit status 1 if a stage failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=gpu_check device=cuda:0 again=
+while getopts "o:d:fh" flag; do
+  case $flag in
+    o) out=$OPTARG ;; d) device=$OPTARG ;; f) again=yes ;;
+    *) sed -n '2,15p' "$0"; exit 2 ;;
+  esac
+done
+shift $((OPTIND - 1))
+every=(machine build tests determinism memcheck racecheck initcheck synccheck ops step train cifar summary)
+stages=("${@:-${every[@]}}")
+python=${PYTHON:-python3} limit=${LIMIT:-480} backend=${device%%:*} batch=${BATCH:-128}
+[ "$backend" = cuda ] || batch=${BATCH:-1}
+mkdir -p "$out"
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+
+# run STAGE COMMAND...: the log and a line of JSON; 0 passed, 77 skipped, anything else failed
+run() {
+  local stage=$1 status begin=$SECONDS; shift
+  timeout -k 10 "$limit" "$@" >"$out/$stage.txt" 2>&1
+  status=$?
+  local word=passed
+  [ $status -eq 77 ] && word=skipped
+  [ $status -ne 0 ] && [ $status -ne 77 ] && word=failed
+  [ $status -eq 124 ] && word="out of time"
+  "$python" - "$out/$stage.json" "$stage" "$word" "$status" $((SECONDS - begin)) "$*" <<'PY'
+import json, sys
+path, stage, word, status, seconds, command = sys.argv[1:]
+with open(path, "w") as file:
+    json.dump({"stage": stage, "status": word, "exit": int(status), "seconds": int(seconds), "command": command}, file, indent=1)
+PY
+  echo "$stage: $word in $((SECONDS - begin)) s"
+  [ $status -eq 0 ] || [ $status -eq 77 ] || tail -n 15 "$out/$stage.txt"
+}
+
+machine() {
+  date -u; git rev-parse HEAD 2>/dev/null || echo "no commit: not a repository"; uname -a
+  nvidia-smi 2>/dev/null || echo "no nvidia-smi"
+  nvcc --version 2>/dev/null | tail -n 2
+  "$python" -c 'import sys; print("Python", sys.version)'
+  for package in numpy cupy torch pybind11 pytest; do
+    "$python" -c "import $package; print('$package', $package.__version__)" 2>/dev/null || echo "$package is missing"
+  done
+}
+
+build() {   # for this GPU's architecture alone, in place, without pip
+  local arch
+  arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+  MINIALEX_CUDA=$([ "$backend" = cuda ] && echo on || echo auto) MINIALEX_CUDA_ARCHS=${arch:-90} CUDAFLAGS="-Werror all-warnings" \
+    "$python" setup.py build_ext --inplace && "$python" -m minialex doctor
+}
+
+tests() {
+  MINIALEX_REQUIRE=$backend "$python" -m pytest -q tests -p no:cacheprovider --durations=15
+}
+
+determinism() {
+  "$python" tests/determinism.py --device "$device" --batch "$batch"
+}
+
+# Every variant of every op on small shapes, and random shapes with all their tails, with CuPy's memory pool off so that each
+# array is an allocation of its own that the sanitizer can see the end of.
+sanitizer() {
+  [ "$backend" = cuda ] || { echo "compute-sanitizer needs a GPU; the emulator's own checker runs in tests/test_checked.py"; return 77; }
+  local tool
+  tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
+  [ -n "$tool" ] || { echo "compute-sanitizer is not here"; return 77; }
+  local strict=(); [ "$1" = memcheck ] && strict=(--leak-check no)
+  MINIALEX_CUDA_POOL=0 "$tool" --tool "$1" "${strict[@]}" --error-exitcode 9 \
+    "$python" tests/run_kernels.py --device "$device"
+}
+
+ops() {
+  local peer=none; "$python" -c 'import torch' 2>/dev/null && peer=torch
+  if [ "$backend" = cuda ]; then
+    "$python" -m minialex.bench ops --device "$device" --batch "$batch" --rounds 15 --peer $peer \
+      --json "$out/ops_table.json" --chart "$out/ops.png"
+  else
+    "$python" -m minialex.bench ops --device "$device" --recipe tiny --batch 2 --verify-only
+  fi
+}
+
+step() {
+  local peer=none; "$python" -c 'import torch' 2>/dev/null && peer=torch
+  if [ "$backend" = cuda ]; then
+    "$python" -m minialex.bench step --device "$device" --batch "$batch" --rounds 15 --peer $peer --best --json "$out/step_table.json"
+  else
+    "$python" -m minialex.bench step --device "$device" --recipe tiny --batch 2 --rounds 1 --peer none --json "$out/step_table.json"
+  fi
+}
+
+train() {
+  local epochs=(); [ "$backend" = cuda ] || epochs=(--epochs 1 --limit-batches 2)
+  rm -rf "$out/tiny"
+  "$python" -m minialex train --device "$device" --store "$out/store" --output-dir "$out/tiny" "${epochs[@]}"
+}
+
+cifar() {
+  [ -n "${CIFAR:-}" ] || { echo "CIFAR=DIR was not given"; return 77; }
+  local few=(); [ "$backend" = cuda ] || few=(--limit-batches 1)
+  rm -rf "$out/cifar18"
+  "$python" -m minialex train "$CIFAR" --recipe cifar18 --epochs 1 --device "$device" --store "$out/cifar-store" \
+    --output-dir "$out/cifar18" "${few[@]}"
+}
+
+summary() {
+  "$python" - "$out" <<'PY'
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+stages = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if not path.name.endswith("_table.json")]
+stages = [stage for stage in stages if stage.get("stage", "summary") != "summary"]
+machine = (folder / "machine.txt").read_text() if (folder / "machine.txt").exists() else ""
+result = {"machine": machine.splitlines(), "stages": stages}
+for table in folder.glob("*_table.json"):
+    result[table.stem] = json.loads(table.read_text())
+(folder / "gpu_check.json").write_text(json.dumps(result, indent=1))
+for stage in stages:
+    print(f"{stage['stage']:<14}{stage['status']:<12}{stage['seconds']:>5} s")
+sys.exit(any(stage["status"] not in ("passed", "skipped") for stage in stages))
+PY
+}
+
+export -f machine build tests determinism sanitizer ops step train cifar summary
+export out device backend batch python CIFAR=${CIFAR:-}
+for stage in "${stages[@]}"; do
+  case " ${every[*]} " in *" $stage "*) ;; *) echo "there is no stage $stage; there are: ${every[*]}"; exit 2 ;; esac
+  if [ -z "$again" ] && [ "$stage" != summary ] && grep -qs '"passed"\|"skipped"' "$out/$stage.json"; then
+    echo "$stage: done before"
+    continue
+  fi
+  case $stage in
+    memcheck | racecheck | initcheck | synccheck) run "$stage" bash -c "sanitizer $stage" ;;
+    *) run "$stage" bash -c "$stage" ;;
+  esac
+done
+cat "$out/summary.txt" 2>/dev/null
+! grep -ls '"failed"\|"out of time"' "$out"/*.json >/dev/null
