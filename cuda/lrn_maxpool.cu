@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(THREADS)
 // Rows begin .. end of x.  Whether an input won a window depends on that window's maximum, which y has, and on what stands before the
 // input in row order: the ring holds its row and the rows above that a window can reach.
 template <int RADIUS, bool PAPER>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 3)
     lrn_maxpool_bprop_tiled(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx,
                             PoolDims d, NormConstants n, bool relu, int strips, int rows) {
   MINIALEX_DYNAMIC_SHARED(float, normalised);

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(THREADS) spatial_norm_fprop_direct(const float
 }
 
 template <bool PAPER>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 4)
     spatial_norm_bprop_direct(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d, NormConstants n) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.size()) return;
