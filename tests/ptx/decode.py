@@ -42,7 +42,7 @@ class Decoder:
     copies: list[tuple]                 # (lanes, group, to, from, bytes to read, bytes, instruction)
     values: dict[str, np.ndarray]
     symbols: dict[str, int]
-    parameters: bytearray
+    parameters: np.ndarray              # their bytes
 
     # ---- registers and operands
 
@@ -168,10 +168,10 @@ class Decoder:
         space, kind = (words or ["generic"])[0], TYPES[instruction.opcode[-1]]
         place, value = instruction.operands[::-1] if load else instruction.operands
         registers = self.vector(value)
-        if space == "param":
-            name, offset = ADDRESS.match(place).groups()
-            start = self.entry.parameters[name][0] + int(offset or 0)
-            data = np.frombuffer(bytes(self.parameters[start:start + kind.itemsize * len(registers)]), kind)
+        name, offset = ADDRESS.match(place).groups() if space == "param" else ("", None)
+        if name in self.entry.parameters:                                  # else a register holds the address of a parameter's member
+            start = self.symbols[name] + int(offset or 0)
+            data = self.parameters[start:start + kind.itemsize * len(registers)].copy().view(kind)
             writes = [self.writer(text) for text in registers]
             return lambda who: [write(who, data[i:i + 1]) for i, write in enumerate(writes)]
         address, offset = self.address(place)
@@ -202,6 +202,8 @@ class Decoder:
         if space == "generic":
             space = next((name for name, window in reversed(WINDOW.items()) if addresses.min() >= window), "global")
             addresses = addresses - WINDOW.get(space, 0)
+        if space == "param":
+            return self.parameters, addresses // size
         if space == "global":
             return self.memory.bytes, self.memory.offsets(addresses, size * count, instruction) // size
         private, rows = (self.shared, self.block) if space == "shared" else (self.local, self.lane_numbers)

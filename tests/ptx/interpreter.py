@@ -51,11 +51,12 @@ class Run(Decoder):
                                     ("%ntid.", np.full(self.lanes, block[axis])), ("%nctaid.", np.full(self.lanes, grid[axis]))):
                 self.values[register + letter] = value.astype(np.uint32)
         self.place_arrays(module, blocks, dynamic_shared)
-        self.parameters = bytearray(self.entry.parameter_bytes)
+        self.parameters = np.zeros(-(-self.entry.parameter_bytes // 16) * 16, np.uint8)
         if len(arguments) != len(self.entry.parameters):
             raise PtxError(f"{self.entry.name} has {len(self.entry.parameters)} parameters, but {len(arguments)} arguments were given")
         for (parameter, (offset, size)), value in zip(self.entry.parameters.items(), arguments, strict=True):
-            self.parameters[offset:offset + size] = argument_bytes(value, size, parameter)
+            self.parameters[offset:offset + size] = np.frombuffer(argument_bytes(value, size, parameter), np.uint8)
+            self.symbols[parameter] = offset
         self.pc, self.state = np.zeros(self.lanes, np.int64), np.full(self.lanes, READY)
         self.committed, self.copies = np.zeros(self.lanes, np.int64), []
         self.order, self.steps = ORDERS.index(order), 0

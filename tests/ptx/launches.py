@@ -49,7 +49,10 @@ class Recorded:
             module = Module(ptx(source, self.arch, self.folder))
             self.modules[source] = module, dict(zip(demangled(list(module.entries)), module.entries, strict=True))
         module, entries = self.modules[source]
-        return module, entries[demangled([symbol])[0]]
+        name, = demangled([symbol])
+        if name not in entries:
+            raise PtxError(f"{name} was launched, but the PTX of {source.name} has only {', '.join(entries)}")
+        return module, entries[name]
 
     def variants(self, op: str) -> list[tuple[str, str]]:
         """(name, precision) of each row of the op's table."""
