@@ -64,7 +64,7 @@ def test_paper_takes_a_whole_step(backend):
         mine, theirs = ops.to_host(net.grads[key]), cpu.to_host(other.grads[key])
         largest = np.abs(theirs).max()
         assert largest > 0 and np.abs(mine - theirs).max() <= 1e-3 * largest, key      # one near-tie of a pool moves a gradient by 1e-4
-        assert np.median(np.abs(mine - theirs)) <= 2e-6 * largest, key
+        assert np.median(np.abs(mine - theirs)) <= 5e-5 * largest, key
 
 
 @on_each
