@@ -64,6 +64,9 @@ bool BlockRunner::run(Launch& launch, uint64_t number) {
   fiber_from_os_thread(os_thread_);
   resume(os_thread_, *next_runnable());
   current = nullptr;
+  if (!launch.failed && on_block_end) {
+    if (std::string found = on_block_end(); !found.empty()) launch.fail(text("block ", triple(index), ": ", found));
+  }
   if (!launch.failed) {
     if (std::string damage = shared.damage(); !damage.empty()) launch.fail(text("block ", triple(index), ": ", damage));
   }

@@ -8,12 +8,15 @@ namespace minialex::emulated {
 enum class Access {
   read, write, atomic,      // by the thread `current`
   copy_read, copy_write,    // by the stream operation current_operation(): a copy or a fill, no thread
+  copy_issued,              // by the thread: a cp.async will write these bytes at some time before its wait
   fresh,                    // the bytes hold nothing yet: allocated, or a shared array of a new block
+  gone,                     // released
 };
 
 // Set by the checker before the first launch (a static initialiser will do); the emulator then runs all blocks on one OS thread.
 extern void (*note_access)(const void* pointer, size_t bytes, Access kind);
 extern void (*on_block_start)(const char* shared_memory, size_t bytes);     // the arena, the same for each block; arrays in it come later
+extern std::string (*on_block_end)();                                       // "" or what the block did wrong
 extern void (*on_device_added)(int device, const char* memory, size_t bytes);   // all addresses that its allocations may ever have
 
 inline void note(const void* pointer, size_t bytes, Access kind) {

@@ -147,6 +147,7 @@ void release_on(int index, void* pointer) {
   MINIALEX_CHECK(DeviceError, found != device.live.end(), "release: ", pointer,
                  was_freed(device, offset) ? " was released before" : " is not where an allocation starts", " on device ", index);
   size_t page = first_page(offset), whole = pages(std::max<size_t>(found->second, 1) + 2 * kRedZone);
+  note(pointer, found->second, Access::gone);
   device.used -= found->second;
   device.live.erase(found);
   add_freed(device, page, whole);

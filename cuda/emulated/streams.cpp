@@ -8,6 +8,7 @@ namespace minialex::emulated {
 
 void (*note_access)(const void* pointer, size_t bytes, Access kind) = nullptr;
 void (*on_block_start)(const char* shared_memory, size_t bytes) = nullptr;
+std::string (*on_block_end)() = nullptr;
 void (*on_device_added)(int device, const char* memory, size_t bytes) = nullptr;
 
 namespace {

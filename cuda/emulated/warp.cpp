@@ -72,10 +72,13 @@ void BlockRunner::complete(Warp& warp, int slot, int except) {
   unsigned first = static_cast<unsigned>(&warp - warps_) * 32;
   Order order = settings().order;
   unsigned rotation = order == Order::random ? random_.below(32) : 0;
+  uint32_t epoch = 0;                              // one for all of them, also where some have met before without the others
+  for (unsigned lane = 0; lane < 32 && operation.execute == execute_sync; ++lane)
+    if (operation.arrived >> lane & 1) epoch = std::max(epoch, threads_[first + lane].warp_epoch + 1);
   for (unsigned i = 0; i < 32; ++i) {
     unsigned lane = order == Order::forward ? 31 - i : order == Order::reverse ? i : (i * 5 + rotation) % 32;
     if (!(operation.arrived >> lane & 1)) continue;
-    if (operation.execute == execute_sync) ++threads_[first + lane].warp_epoch;
+    if (operation.execute == execute_sync) threads_[first + lane].warp_epoch = epoch;
     if (static_cast<int>(lane) == except) continue;
     if (order == Order::random && (random_.next() >> 40 & 1)) push_back(first + lane);
     else push_front(first + lane);
@@ -104,7 +107,7 @@ void check_global_pointer(const void* pointer, size_t bytes, size_t alignment, c
 void cp_async(void* to, const void* from, unsigned bytes, unsigned valid_bytes, Location location) {
   check_shared_pointer(to, bytes, bytes, "cp.async", location);
   if (valid_bytes) check_global_pointer(from, valid_bytes, bytes, "cp.async", location);
-  note(to, bytes, Access::write);
+  note(to, bytes, Access::copy_issued);
   std::memset(to, 0xFF, bytes);
   current->copies.push_back({to, from, bytes, valid_bytes, current->copy_group});
 }

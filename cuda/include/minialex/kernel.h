@@ -39,16 +39,17 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
 
 namespace minialex {
 // 16 bytes at once.  The emulator checks the alignment, which CUDA answers with a dead context.
-MINIALEX_DEVICE float4 load4(const float* from) {
 #if defined(MINIALEX_EMULATED)
-  emulated::check_aligned(from, 16, "load4");
-#endif
+MINIALEX_DEVICE float4 load4(const float* from, MINIALEX_CALLER) {
+  emulated::check_aligned(from, 16, "load4", caller_file, caller_line);
   return *reinterpret_cast<const float4*>(from);
 }
-MINIALEX_DEVICE void store4(float* to, float4 value) {
-#if defined(MINIALEX_EMULATED)
-  emulated::check_aligned(to, 16, "store4");
-#endif
+MINIALEX_DEVICE void store4(float* to, float4 value, MINIALEX_CALLER) {
+  emulated::check_aligned(to, 16, "store4", caller_file, caller_line);
   *reinterpret_cast<float4*>(to) = value;
 }
+#else
+MINIALEX_DEVICE float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
+MINIALEX_DEVICE void store4(float* to, float4 value) { *reinterpret_cast<float4*>(to) = value; }
+#endif
 }  // namespace minialex
