@@ -1,10 +1,20 @@
 // CUDA's arithmetic, bit and atomic words.  Included by emulated.h.
 #pragma once
 #include <math.h>
+#include <cfloat>
 #include <climits>
 #include "checker.h"
 
-template <class T> T __ldg(const T* pointer) { return *pointer; }
+// Loads and stores that tell a GPU's caches what to keep.
+template <class T> MINIALEX_DEVICE T __ldg(const T* pointer) { return *pointer; }
+template <class T> MINIALEX_DEVICE T __ldca(const T* pointer) { return *pointer; }
+template <class T> MINIALEX_DEVICE T __ldcg(const T* pointer) { return *pointer; }
+template <class T> MINIALEX_DEVICE T __ldcs(const T* pointer) { return *pointer; }
+template <class T> MINIALEX_DEVICE void __stcg(T* pointer, T value) { *pointer = value; }
+template <class T> MINIALEX_DEVICE void __stcs(T* pointer, T value) { *pointer = value; }
+template <class T> MINIALEX_DEVICE void __stwb(T* pointer, T value) { *pointer = value; }
+
+[[noreturn]] inline void __trap(MINIALEX_CALLER) { minialex::emulated::fail("__trap at ", MINIALEX_CALLED_AT); }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
@@ -33,7 +43,23 @@ inline float __fmul_rn(float a, float b) { return minialex_rounded(a * b); }
 inline float __fdiv_rn(float a, float b) { return minialex_rounded(a / b); }
 inline float __frcp_rn(float a) { return minialex_rounded(1.0f / a); }
 inline float __fsqrt_rn(float a) { return sqrtf(a); }
-inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+
+// a b + c rounded once.  Where the compiler may not use such an instruction, a call of the library takes three times as long: the
+// product is exact in double, and the sum, rounded to double and then to float, is wrong only where the first rounding ends halfway
+// between two floats (closer together below FLT_MIN).
+MINIALEX_DEVICE float minialex_fmaf(float a, float b, float c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fmaf(a, b, c);
+#else
+  double sum = static_cast<double>(a) * b + c;
+  float result = static_cast<float>(sum);
+  bool halfway = (bits_as<unsigned long long>(sum) & 0x1FFFFFFF) == 0x10000000;
+  if (__builtin_expect(halfway || (__builtin_fabsf(result) < FLT_MIN && sum != 0.0), 0)) return fmaf(a, b, c);
+  return result;
+#endif
+}
+#define fmaf(a, b, c) minialex_fmaf(a, b, c)
+inline float __fmaf_rn(float a, float b, float c) { return minialex_fmaf(a, b, c); }
 
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline float __frsqrt_rn(float x) { return 1.0f / sqrtf(x); }

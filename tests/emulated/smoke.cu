@@ -1,5 +1,6 @@
 // The emulator's self-test: each section prints a line, "ok" or what is wrong.  test_emulated_smoke.py builds and runs it.
 #include <minialex/kernel.h>
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <functional>
@@ -162,6 +163,24 @@ std::string warp_words_are_right(Stream stream) {
   return "";
 }
 
+// The emulator's fmaf against the library's, which a name in parentheses means; the first three round twice in double.
+std::string fused_is_exact() {
+  const auto power = [](int exponent) { return ldexpf(1.f, exponent); };
+  std::vector<std::array<float, 3>> cases = {
+      {power(-24) * (1 + power(-23)), 1 - power(-23), 1 + power(-23)}, {-power(-24) * (1 + power(-23)), 1 - power(-23), -1 - power(-23)},
+      {power(-75) * (1 + power(-23)), power(-75) * (1 - power(-23)), power(-149)}, {0.f, -1.f, 0.f}, {3e38f, 2.f, -3e38f},
+      {INFINITY, 0.f, 1.f}};
+  unsigned long long state = 1;
+  const auto next = [&] { return __uint_as_float(unsigned((state = state * 6364136223846793005u + 1442695040888963407u) >> 32)); };
+  for (int i = 0; i < 200000; ++i) cases.push_back({next(), next(), next()});
+  for (const auto& [a, b, c] : cases) {
+    const float got = fmaf(a, b, c), exact = (fmaf)(a, b, c);
+    if (__float_as_uint(got) != __float_as_uint(exact) && !(got != got && exact != exact))
+      return text(a, " * ", b, " + ", c, " is ", got, ", not ", exact);
+  }
+  return "";
+}
+
 // Long enough that all OS threads take part, and one of them meets the error.
 std::string many_blocks_are_right(Stream stream) {
   constexpr unsigned MANY = 20000, NONE = ~0u;
@@ -304,6 +323,7 @@ int print_settings() {
 int main(int count, char** words) {
   if (count > 1) return words[1] == std::string("settings") ? print_settings() : host_fault();
   Stream stream = runtime::stream_create();
+  check("fmaf", fused_is_exact());
   for (const char* order : {"forward", "reverse", "random:1", "random:2", "random:3"}) {
     emulated::configure("order", order);
     check(text("order ", order).c_str(), kernels_are_right(stream));
