@@ -10,8 +10,9 @@ from proofs import Weights, killed_by, prove, prove_adjoint, prove_gradients
 
 from minialex.layers import Linear, Run
 from minialex.spec import DTypeError, LayoutError, Shape, ShapeError
-from minialex.testing import assert_bits_equal, call, cases, mutants, refused
+from minialex.testing import assert_bits_equal, assert_within, call, cases, mutants, refused, zero_mean_bound
 from minialex.testing.mutants_weights import BASES
+from minialex.testing.onhost import OnHost
 
 LINEAR = Weights("linear")
 OPS = ("linear_fprop", "linear_dgrad", "linear_wgrad")
@@ -113,6 +114,84 @@ def test_joint_sum_is_columns_first_bias_last(ops, seed):
     p0, p1 = x[0] * w[:, 0], x[1] * w[:, 1]
     assert_bits_equal(y, (p0 + p1) + b, "y")
     assert ((p0 + (p1 + b)) != y).any()                                                 # another order would show
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_without_biases(ops, oracle, case, seed):
+    """b=None adds nothing: the bits of a layer whose biases are 0."""
+    data = LINEAR.draw(case, "zero_mean", seed)
+    x, w = data["x"], data["w"]
+    y = LINEAR.fprop(ops, case, x, w, None)
+    assert_bits_equal(y, LINEAR.fprop(ops, case, x, w, np.zeros_like(data["b"])), "y", cases.repro(case), seed)
+    x, w = x.astype(np.float64), w.astype(np.float64)
+    bound = zero_mean_bound(LINEAR.fprop(oracle, case, abs(x), abs(w), None))
+    assert_within(y, LINEAR.fprop(oracle, case, x, w, None), bound, "y", cases.repro(case), seed)
+
+
+# Sums of several chains in every op, ends of tiles in each direction, with and without whole vectors.
+PLACED = [
+    cases.LinearCase("three_chains", 7, 1300, 1180, columns=2, out_columns=2),
+    cases.LinearCase("odd_chains", 5, 581, 1165, columns=2, out_columns=1),
+    cases.LinearCase("own_chains", 3, 1154, 1204, groups=2, columns=2, out_columns=2),
+]
+
+
+def kernels_only(ops):
+    if not isinstance(ops, OnHost):
+        pytest.skip("a library's products may order their sums by the shape")
+
+
+@pytest.mark.parametrize("case", PLACED, ids=str)
+def test_kernels_give_the_same_bits_on_every_placement(ops, case, seed):
+    """All variants agree; a row alone gets what it gets in its batch; and a layer cut into its columns, whose products are made
+    apart and added by joint_sum, gets what it gets in one piece: what two devices do."""
+    kernels_only(ops)
+    data = LINEAR.draw(case, "zero_mean", seed)
+    x, w, b, dy = (data[name] for name in ("x", "w", "b", "dy"))
+    direct = OnHost(ops.device_ops, "direct")
+    y, dx, (dw, db) = LINEAR.fprop(direct, case, x, w, b), LINEAR.dgrad(direct, case, dy, w), LINEAR.wgrad(direct, case, x, dy)
+    assert_bits_equal(LINEAR.fprop(ops, case, x, w, b), y, "y", seed=seed)
+    assert_bits_equal(LINEAR.dgrad(ops, case, dy, w), dx, "dx", seed=seed)
+    for got, want, name in zip(LINEAR.wgrad(ops, case, x, dy), (dw, db), ("dw", "db"), strict=True):
+        assert_bits_equal(got, want, name, seed=seed)
+
+    alone = cases.LinearCase("alone", 1, case.F, case.K, case.groups, case.columns, case.out_columns)
+    assert_bits_equal(LINEAR.fprop(ops, alone, x[:, 2:3], w, b), y[:, 2:3], "y of an image alone", seed=seed)
+    assert_bits_equal(LINEAR.dgrad(ops, alone, dy[:, 2:3], w), dx[:, 2:3], "dx of an image alone", seed=seed)
+
+    if case.groups > 1:
+        return
+    per_y = case.K // case.out_columns
+    half = cases.LinearCase("half", case.N, case.F, per_y)
+    for g in range(case.out_columns):
+        rows = slice(g * per_y, (g + 1) * per_y)
+        p, q = (LINEAR.fprop(ops, half, x[c:c + 1], np.ascontiguousarray(w[rows, c * case.F:(c + 1) * case.F]), None) for c in (0, 1))
+        ops.joint_sum(p, q, b[rows], p)
+        assert_bits_equal(p, y[g:g + 1], f"y of column {g} from two products", seed=seed)
+    for c in range(case.columns):
+        products = [LINEAR.dgrad(ops, half, dy[g:g + 1], np.ascontiguousarray(w[g * per_y:(g + 1) * per_y, c * case.F:(c + 1) * case.F]))
+                    for g in range(case.out_columns)]
+        if len(products) == 2:
+            ops.joint_sum(*products, None, products[0])
+        assert_bits_equal(products[0], dx[c:c + 1], f"dx of column {c} from the output columns", seed=seed)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_more_images_than_one_chain_adds(ops, oracle, op, seed):
+    """wgrad's sums of more than 4,096 images."""
+    prove(ops, oracle, LINEAR, op, cases.LinearCase("long_batch", 4100, 3, 5), seed)
+
+
+def test_the_choice_for_the_layers_of_the_paper(ops):
+    """At each batch every pass has a tuned variant, and small batches read w without a tile."""
+    kernels_only(ops)
+    layers = ((2, 2, 4608, 4096, 1), (2, 2, 2048, 4096, 1), (2, 1, 2048, 1000, 1), (2, 2, 2048, 4096, 2), (1, 1, 9216, 4096, 1))
+    for N, layer, op in itertools.product((1, 2, 8, 9, 32, 33, 65, 128, 256), layers, OPS):
+        chosen = ops.kernels.choose(op, (N, *layer))
+        assert chosen in ops.kernels.variants(op) and chosen != "direct"
+        assert (chosen == "rows") == (N <= 8)
+        if N >= 128 and layer[3] == 4096:
+            assert chosen == "wide", (N, layer, op)
 
 
 def test_flatten_order_is_rows_columns_channels(oracle, rng):

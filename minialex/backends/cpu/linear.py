@@ -25,7 +25,7 @@ def _columns(x: np.ndarray, groups: int) -> list[list[tuple[int, slice]]]:
     return [[(g, slice(g * F, g * F + F)) for g in range(G)]]
 
 
-def linear_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, *, groups: int) -> None:
+def linear_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, *, groups: int) -> None:
     """y = (P_0 + P_1 + ...) + b, P_c = x of column c times its inputs' weights.
 
     Computed as w @ x^T and turned: OpenBLAS is a third faster with the long axis first than with the batch first.
@@ -43,7 +43,10 @@ def linear_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, *, 
                 np.add(turned, np.matmul(w[maps, inputs], x[gx].T, out=scratch("further", turned.shape, y.dtype)), out=turned)
             else:
                 np.matmul(w[maps, inputs], x[gx].T, out=turned)
-        np.add(turned.T, b[maps], out=y[g, :, start:stop])
+        if b is None:
+            np.copyto(y[g, :, start:stop], turned.T)
+        else:
+            np.add(turned.T, b[maps], out=y[g, :, start:stop])
 
     for g in range(y.shape[0]):
         over_chunks(lambda start, stop, g=g: chunk(g, start, stop), Ky, _step(Ky, N * Ky * w.shape[1]))

@@ -12,17 +12,18 @@ def _parts(x, y, groups):
     return parts(x.shape[0], x.shape[2], y.shape[0], y.shape[2], groups)
 
 
-def linear_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, *, groups: int) -> None:
+def linear_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, *, groups: int) -> None:
     """y[n] = (P_0 + P_1 + ...) + b with P_g = x[g, n] w_g^T, the columns in order, the bias last.
 
     groups=1 reads all columns (the paper's "both"); groups = columns reads the own column only.
-    x (Gx, N, F), w (K, inputs of one group), b (K,) are read; y (Gy, N, K / Gy) is written entirely.
+    x (Gx, N, F), w (K, inputs of one group), b (K,) or None are read; y (Gy, N, K / Gy) is written entirely.
     """
     checks.linear("linear_fprop", x=x, w=w, b=b, y=y, groups=groups, outputs=("y",))
     y[...] = 0
     for part in _parts(x, y, groups):
         y[part.gy, :, part.outputs] += x[part.gx, :, part.channels] @ w[part.maps, part.inputs].T
-    y += b.reshape(y.shape[0], 1, -1)
+    if b is not None:
+        y += b.reshape(y.shape[0], 1, -1)
 
 
 def linear_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, groups: int) -> None:

@@ -1,0 +1,178 @@
+// Fully connected layer (paper, sections 3.2 and 3.5): y = (P_0 + P_1) + b with P_c = x_c w_c^T, dx = D_0 + D_1, dw = dy^T x.
+//
+//   rows     linear_rows.cu: up to 8 images, w read once, no tile: the layer is as fast as its weights can be read
+//   narrow   linear_tiled.cu: tiles of 32 images x 64
+//   wide     linear_tiled.cu: tiles of 128 x 128, where they are enough to occupy the device
+//   tiled    linear_tiled.cu: tiles of 64 x 64
+//   direct   here: a thread a number of the output, any shape
+//
+// All give the same bits (linear_variants.h).
+#include <minialex/kernel.h>
+#include <minialex/linear_variants.h>
+#include <minialex/ops.h>
+
+namespace minialex {
+namespace {
+
+constexpr int THREADS = 256;
+
+// One chain of terms a[i * a_step] b[i * b_step].
+MINIALEX_DEVICE float chain(const float* a, int64_t a_step, const float* b, int64_t b_step, int terms) {
+  float sum = 0.f;
+  for (int i = 0; i < terms; ++i) sum = multiply_add(a[i * a_step], b[i * b_step], sum);
+  return sum;
+}
+
+// `terms` of them in chains of `longest`, added in order.
+MINIALEX_DEVICE float chained(const float* a, int64_t a_step, const float* b, int64_t b_step, int terms, int longest) {
+  float sum = chain(a, a_step, b, b_step, min(terms, longest));
+  for (int done = longest; done < terms; done += longest)
+    sum = __fadd_rn(sum, chain(a + done * a_step, a_step, b + done * b_step, b_step, min(terms - done, longest)));
+  return sum;
+}
+
+__global__ void __launch_bounds__(THREADS) linear_fprop_direct(LinearDims d, const float* __restrict__ x, const float* __restrict__ w,
+                                                               const float* __restrict__ b, float* __restrict__ y) {
+  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+  if (i >= d.y_size()) return;
+  const int Ky = d.Ky(), n = int(i / Ky % d.N), g = int(i / Ky / d.N);
+  const int64_t k = int64_t(g) * Ky + i % Ky;
+  float sum = 0.f;
+  for (int part = 0; part < d.parts(); ++part) {
+    const int gx = d.groups == 1 ? part : g;
+    const float product = chained(x + (int64_t(gx) * d.N + n) * d.F, 1, w + k * d.row() + int64_t(part) * d.F, 1, d.F, kLinearChain);
+    sum = part ? __fadd_rn(sum, product) : product;
+  }
+  y[i] = b ? __fadd_rn(sum, b[k]) : sum;
+}
+
+__global__ void __launch_bounds__(THREADS) linear_dgrad_direct(LinearDims d, const float* __restrict__ dy, const float* __restrict__ w,
+                                                               float* __restrict__ dx) {
+  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+  if (i >= d.x_size()) return;
+  const int Ky = d.Ky(), f = int(i % d.F), n = int(i / d.F % d.N), g = int(i / d.F / d.N);
+  const int columns = d.groups == 1 ? d.Gy : 1;         // of y, that read this feature
+  float sum = 0.f;
+  for (int column = 0; column < columns; ++column) {
+    const int gy = d.groups == 1 ? column : g;
+    const float* from = w + int64_t(gy) * Ky * d.row() + (d.groups == 1 ? int64_t(g) * d.F : 0) + f;
+    const float product = chained(dy + (int64_t(gy) * d.N + n) * Ky, 1, from, d.row(), Ky, kLinearChain);
+    sum = column ? __fadd_rn(sum, product) : product;
+  }
+  dx[i] = sum;
+}
+
+__global__ void __launch_bounds__(THREADS) linear_wgrad_direct(LinearDims d, const float* __restrict__ x, const float* __restrict__ dy,
+                                                               float* __restrict__ dw, bool accumulate) {
+  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+  if (i >= d.w_size()) return;
+  const int Ky = d.Ky(), k = int(i / d.row()), g = k / Ky, place = int(i % d.row());
+  const int gx = d.groups == 1 ? place / d.F : g;
+  const float* left = dy + int64_t(g) * d.N * Ky + k % Ky;
+  const float* right = x + int64_t(gx) * d.N * d.F + place % d.F;
+  for (int done = 0; done < d.N; done += kChain) {
+    const float sum = chain(left + int64_t(done) * Ky, Ky, right + int64_t(done) * d.F, d.F, min(d.N - done, kChain));
+    dw[i] = accumulate || done ? __fadd_rn(dw[i], sum) : sum;
+  }
+}
+
+__global__ void __launch_bounds__(THREADS) linear_bias_kernel(LinearDims d, const float* __restrict__ dy, float* __restrict__ db, bool accumulate) {
+  const int64_t k = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+  if (k >= d.K) return;
+  const int Ky = d.Ky();
+  const float* from = dy + k / Ky * d.N * Ky + k % Ky;
+  float total = accumulate ? db[k] : 0.f;
+  for (int done = 0; done < d.N; done += kChain) {
+    float sum = 0.f;
+    for (int n = done; n < min(done + kChain, d.N); ++n) sum += from[int64_t(n) * Ky];
+    total = accumulate || done ? __fadd_rn(total, sum) : sum;
+  }
+  db[k] = total;
+}
+
+// out = the partial sums of `parts` columns of `chains` chains, each as large as out, which is (columns, N, inner).
+__global__ void __launch_bounds__(THREADS) linear_add_chains(const float* __restrict__ partial, const float* __restrict__ b,
+                                                             float* __restrict__ out, int64_t size, int parts, int chains, int N, int inner) {
+  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+  if (i >= size) return;
+  float sum = 0.f;
+  for (int part = 0; part < parts; ++part) {
+    const float* from = partial + int64_t(part) * chains * size + i;
+    float product = from[0];
+    for (int c = 1; c < chains; ++c) product = __fadd_rn(product, from[c * size]);
+    sum = part ? __fadd_rn(sum, product) : product;
+  }
+  out[i] = b ? __fadd_rn(sum, b[i / inner / N * inner + i % inner]) : sum;
+}
+
+dim3 blocks(int64_t size) { return dim3(narrow(ceil_div(size, THREADS), "the number of blocks")); }
+
+void launch_fprop_direct(const LinearFprop& c, Stream stream) {
+  MINIALEX_LAUNCH(linear_fprop_direct, blocks(c.dims.y_size()), dim3(THREADS), 0, stream, c.dims, c.x, c.w, c.b, c.y);
+}
+void launch_dgrad_direct(const LinearDgrad& c, Stream stream) {
+  MINIALEX_LAUNCH(linear_dgrad_direct, blocks(c.dims.x_size()), dim3(THREADS), 0, stream, c.dims, c.dy, c.w, c.dx);
+}
+void launch_wgrad_direct(const LinearWgrad& c, Stream stream) {
+  MINIALEX_LAUNCH(linear_wgrad_direct, blocks(c.dims.w_size()), dim3(THREADS), 0, stream, c.dims, c.x, c.dy, c.dw, c.accumulate);
+  linear_bias_gradient(c, stream);
+}
+
+// At most so many images that a larger tile would be mostly empty.
+bool few_images(const LinearDims& d) { return d.N <= 32; }
+
+// Enough large tiles to give most of a large GPU's SMs one; the same bits on a smaller one.
+constexpr int64_t kEnoughBlocks = 96;
+int64_t wide_blocks(int64_t rows, int64_t columns) { return ceil_div(rows, 128) * ceil_div(columns, 128); }
+bool wide_fprop(const LinearDims& d) { return d.N > 64 && wide_blocks(d.N, d.Ky()) * d.Gy * fprop_sums(d) >= kEnoughBlocks; }
+bool wide_dgrad(const LinearDims& d) { return d.N > 64 && wide_blocks(d.N, d.F) * d.Gx * dgrad_sums(d) >= kEnoughBlocks; }
+bool wide_wgrad(const LinearDims& d) { return wide_blocks(d.Ky(), d.F) * d.Gy * d.parts() >= kEnoughBlocks; }
+
+}  // namespace
+
+void add_fprop_chains(const LinearFprop& c, Stream stream) {
+  const LinearDims& d = c.dims;
+  if (fprop_sums(d) > 1)
+    MINIALEX_LAUNCH(linear_add_chains, blocks(d.y_size()), dim3(THREADS), 0, stream, static_cast<const float*>(c.workspace), c.b, c.y, d.y_size(),
+                    d.parts(), chains_of(d.F), d.N, d.Ky());
+}
+void add_dgrad_chains(const LinearDgrad& c, Stream stream) {
+  const LinearDims& d = c.dims;
+  if (dgrad_sums(d) > 1)
+    MINIALEX_LAUNCH(linear_add_chains, blocks(d.x_size()), dim3(THREADS), 0, stream, static_cast<const float*>(c.workspace), nullptr, c.dx,
+                    d.x_size(), d.groups == 1 ? d.Gy : 1, chains_of(d.Ky()), d.N, d.F);
+}
+void linear_bias_gradient(const LinearWgrad& c, Stream stream) {
+  if (c.db) MINIALEX_LAUNCH(linear_bias_kernel, blocks(c.dims.K), dim3(THREADS), 0, stream, c.dims, c.dy, c.db, c.accumulate);
+}
+
+const Op<LinearFprop>& linear_fprop() {
+  static const Op<LinearFprop> op{"linear_fprop",
+                                  {{"rows", "float32", rows_refuse, nullptr, fprop_workspace, linear_fprop_rows},
+                                   {"narrow", "float32", nullptr, few_images, fprop_workspace, linear_fprop_narrow},
+                                   {"wide", "float32", nullptr, wide_fprop, fprop_workspace, linear_fprop_wide},
+                                   {"tiled", "float32", nullptr, nullptr, fprop_workspace, linear_fprop_tiled},
+                                   {"direct", "float32", nullptr, nullptr, nullptr, launch_fprop_direct}}};
+  return op;
+}
+
+const Op<LinearDgrad>& linear_dgrad() {
+  static const Op<LinearDgrad> op{"linear_dgrad",
+                                  {{"rows", "float32", rows_refuse, nullptr, dgrad_workspace, linear_dgrad_rows},
+                                   {"narrow", "float32", nullptr, few_images, dgrad_workspace, linear_dgrad_narrow},
+                                   {"wide", "float32", nullptr, wide_dgrad, dgrad_workspace, linear_dgrad_wide},
+                                   {"tiled", "float32", nullptr, nullptr, dgrad_workspace, linear_dgrad_tiled},
+                                   {"direct", "float32", nullptr, nullptr, nullptr, launch_dgrad_direct}}};
+  return op;
+}
+
+const Op<LinearWgrad>& linear_wgrad() {
+  static const Op<LinearWgrad> op{"linear_wgrad",
+                                  {{"rows", "float32", rows_refuse, nullptr, nullptr, linear_wgrad_rows},
+                                   {"wide", "float32", nullptr, wide_wgrad, nullptr, linear_wgrad_wide},
+                                   {"tiled", "float32", nullptr, nullptr, nullptr, linear_wgrad_tiled},
+                                   {"direct", "float32", nullptr, nullptr, nullptr, launch_wgrad_direct}}};
+  return op;
+}
+
+}  // namespace minialex
