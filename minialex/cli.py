@@ -1,4 +1,4 @@
-"""minialex VERB: train, evaluate, predict, prepare, plan, doctor."""
+"""minialex VERB: train, evaluate, predict, prepare, plan, check-grads, doctor."""
 
 from __future__ import annotations
 
@@ -110,6 +110,22 @@ def plan(options: argparse.Namespace) -> None:
     print_plan(recipe(options.recipe), batch=options.batch)
 
 
+def check_grads(options: argparse.Namespace) -> None:
+    """Prove a recipe's ops and gradients on this machine, layer by layer."""
+    from . import backends
+    from .config import Config
+    from .nets import recipe
+    from .testing import check_grads as checks
+    layers, shape, note = checks.at_size(recipe(options.recipe))
+    ops = backends.load(*Config(options.recipe, device=options.device).backend)
+    found = checks.check(ops, layers, shape, batch=options.batch, variant=options.variant, precision=options.precision)
+    print(f"{options.recipe} on {options.device}, {options.batch} images, products in {options.precision}")
+    print(f"{note}\n" if note else "")
+    print(checks.text(found))
+    if not all(row.ok for row in found):
+        raise SystemExit(1)
+
+
 def doctor(options: argparse.Namespace) -> None:
     """Print what this installation can do, and what is missing for the rest."""
     import numpy
@@ -132,9 +148,21 @@ def doctor(options: argparse.Namespace) -> None:
                                       "not writable; go to another, or give --output-dir and --store"))
 
 
+CHECKED = """Each op is compared with a float64 oracle.  The columns of the table:
+  error / bound  the worst element's distance from the oracle, in units of
+                 what rounding explains: above 1 is a wrong result
+  differences    the gradient against central differences of the oracle's
+                 forward pass along random directions; above 1 is wrong
+Layers a backend does in one trip (conv and relu, norm and pool) follow at
+the end.  Exit status: 0 all right, 1 something is wrong.
+
+minialex check-grads --device emulated:0
+minialex check-grads cifar11 --device cuda:0 --variant direct"""
+
+
 def build_parser() -> Parser:
     from . import __version__
-    parser = Parser(prog="minialex", description="AlexNet as it really was: train, evaluate, predict, prepare, plan, doctor.",
+    parser = Parser(prog="minialex", description="AlexNet as it really was: train it, test it, look inside.",
                     epilog="minialex VERB --help lists the flags of a verb.  To begin without any data:\nminialex train")
     parser.add_argument("--version", action="version", version=f"minialex {__version__}")
     verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True, parser_class=Parser)
@@ -185,6 +213,19 @@ def build_parser() -> Parser:
     p.add_argument("--recipe", default="paper", metavar="NAME", help="which network (default: paper)")
     p.add_argument("-b", "--batch-size", dest="batch", type=whole(1), metavar="N", help="images a step (default: recipe)")
     p.set_defaults(run=plan)
+
+    p = verbs.add_parser("check-grads", help="prove a recipe's ops and gradients here", description=check_grads.__doc__,
+                         epilog=CHECKED)
+    group = p.add_argument_group("what to check")
+    group.add_argument("recipe", nargs="?", default="tiny", metavar="RECIPE", help="which network (default: tiny)")
+    group.add_argument("-b", "--batch-size", dest="batch", type=whole(1), default=2, metavar="N", help="images (default: 2)")
+    group = p.add_argument_group("machine")
+    group.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
+    group.add_argument("--variant", metavar="NAME", help="force this row of every op's table that has it, such as direct; "
+                       "shapes it does not run are listed as refused (default: what training takes)")
+    group.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32",
+                       help="of products on tensor cores; bounds widen by what rounding their operands costs (default: float32)")
+    p.set_defaults(run=check_grads)
 
     verbs.add_parser("doctor", help="what this installation can do", description=doctor.__doc__).set_defaults(run=doctor)
     return parser

@@ -154,7 +154,7 @@ def test_a_batch_of_no_images_is_refused(kernels, op):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("op", [op for op in PER_IMAGE if not op.startswith("lrn_maxpool")])
+@pytest.mark.parametrize("op", PER_IMAGE)
 def test_a_batch_of_no_images_is_refused_on_the_host(backend, op):
     """By the same words as on a device."""
     call = right(op, N=0)
