@@ -117,6 +117,10 @@ class Decoder:
             return self.decode_copy(instruction)
         if name in ("membar", "fence"):
             return lambda who: None
+        if name == "trap":
+            def trap(who):
+                raise instruction.error(f"thread {int(self.lane_numbers[who][0])} of the grid stops the kernel")
+            return trap
         if name == "mov":
             return self.decode_move(instruction)
         if name == "cvta":
