@@ -14,7 +14,7 @@ from minialex.cli import main
 from minialex.layers import LRN, AvgPool, Conv, Dropout, Linear, Local, MaxPool, ReLU, Sigmoid, SoftmaxLoss, SpatialNorm, Tanh
 from minialex.nets import RECIPES, recipe
 from minialex.spec import MiniAlexError, Shape
-from minialex.testing import check_grads, mutants
+from minialex.testing import check_grads, mutants, op_bounds
 
 # Every kind of layer, in two columns where it can: groups, joints, uneven padding, rows no window reads, clipped windows.
 NET = [Conv("conv1", 24, 3, 3, (0, 1), columns=2), ReLU("relu1"), LRN("norm1", alpha=0.5), MaxPool("pool1"),
@@ -63,6 +63,16 @@ def test_variants_are_named_forced_and_refused(backend):
 def test_other_precisions_have_bounds_of_their_own(backend, precision):
     rows = check(load_or_skip(backend), precision=precision)
     assert all(row.ok for row in rows), check_grads.text(rows)
+
+
+@pytest.mark.parametrize("precision, dropped", [("tf32", 13), ("bf16", 16)])
+def test_the_error_of_a_rounded_operand(precision, dropped, rng):
+    """tf32 keeps 10 of float32's 23 bits behind the point, bf16 7: the largest relative error is half of the last one."""
+    x = rng.uniform(1, 2, 100_000).astype(np.float32)
+    half = np.uint32(1 << dropped - 1)
+    rounded = (x.view(np.uint32) + half >> np.uint32(dropped) << np.uint32(dropped)).view(np.float32)
+    worst = float((abs(rounded.astype(np.float64) - x) / x).max())
+    assert 0.95 * op_bounds.ROUNDED[precision] < worst <= op_bounds.ROUNDED[precision]
 
 
 def test_numpy_backends_have_no_variants(oracle):
