@@ -1,5 +1,8 @@
 // The runtime's calls for the Python side of the emulated backend, and what both backends are asked about their devices.
 #include "doorbell.h"
+#if defined(MINIALEX_EMULATED)
+#include "settings.h"
+#endif
 
 namespace minialex::bindings {
 namespace {
@@ -20,6 +23,9 @@ py::buffer_info host(const py::buffer& buffer, size_t bytes, bool writable) {
 
 MINIALEX_BIND(runtime) {
   module.def("device_count", &runtime::device_count);
+#if defined(MINIALEX_EMULATED)
+  module.def("configure", &emulated::configure);       // order of threads, mode of streams, ...: cuda/emulated/settings.h
+#endif
   module.def("unavailable_reason", &runtime::unavailable_reason);
   module.def("describe", &runtime::describe);
   module.def("set_device", &runtime::set_device);
@@ -49,7 +55,10 @@ MINIALEX_BIND(runtime) {
     runtime::set_device(device);
     runtime::device_synchronize();
   }, py::call_guard<py::gil_scoped_release>());
-  module.def("event_create", [] { return number(runtime::event_create()); });
+  module.def("event_create", [](int device) {
+    runtime::set_device(device);
+    return number(runtime::event_create());
+  });
   module.def("event_destroy", [](uintptr_t e) { runtime::event_destroy(event(e)); });
   module.def("event_record", [](uintptr_t e, uintptr_t s) { runtime::event_record(event(e), stream(s)); });
   module.def("stream_wait", [](uintptr_t s, uintptr_t e) { runtime::stream_wait(stream(s), event(e)); });

@@ -25,6 +25,7 @@ class Block:
 
     def __init__(self, extension: ModuleType, device: int, nbytes: int):
         self.pointer = extension.allocate(device, nbytes)
+        # An error of work that release() waits for is printed by Python, not raised: nobody could catch it there.
         weakref.finalize(self, extension.release, self.pointer).atexit = False
 
 
@@ -72,7 +73,8 @@ class DeviceArray:
             raise LayoutError(f"a device array takes slices of axis 0, not {key!r}; copy it to the host for more (ops.to_host)")
         start, stop, step = key.indices(self.shape[0])
         if step != 1:
-            raise LayoutError(f"a slice of a device array takes every element, not every {step}th; copy it to the host for more (ops.to_host)")
+            raise LayoutError(f"a slice of a device array takes every element, not every {step}th; "
+                              "copy it to the host for more (ops.to_host)")
         stop = max(start, stop)
         row = math.prod(self.shape[1:]) * self.itemsize
         return DeviceArray(self.block, self.device, self.pointer + start * row, (stop - start, *self.shape[1:]), self.dtype)
