@@ -75,6 +75,11 @@ void launch(Location location, const char* name, void (*kernel)(Parameters...), 
   using Call = KernelCall<Parameters...>;
   std::shared_ptr<void> memory(std::calloc(1, sizeof(Call)), std::free);   // zero: the bytes between arguments are looked at, too
   auto* call = new (memory.get()) Call{std::tuple<Parameters...>(static_cast<Parameters>(arguments)...), kernel, {}};
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_clear_padding)                                // also those inside structs, where anything may be left
+  std::apply([](Parameters&... values) { (__builtin_clear_padding(&values), ...); }, call->values);
+#endif
+#endif
   std::apply([&](const Parameters&... values) { int i = 0; ((call->pointers[i++] = as_pointer(values)), ...); }, call->values);
   enqueue({location, name, grid, block, shared_bytes, memory, sizeof call->values, call->pointers, sizeof...(Parameters),
            &Call::run_thread}, stream);
