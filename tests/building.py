@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -49,12 +49,19 @@ def units(sources: Iterable[Path], *flags: str, compiler: str = "g++") -> list[U
     return [Unit(source, (*COMMON, *flags), compiler) for source in sources]
 
 
+def missing(what: str) -> NoReturn:
+    """Skips, or fails where MINIALEX_REQUIRE names the emulated backend."""
+    if "emulated" in os.environ.get("MINIALEX_REQUIRE", "").split(","):
+        pytest.fail(f"the emulated backend is required, but {what}")
+    pytest.skip(what)
+
+
 def need(compiler: str) -> None:
-    """Skips where the compiler is missing, or fails where MINIALEX_REQUIRE names the emulated backend and it is g++."""
+    """The one compiler that must be there is g++; others are tested where they are."""
     if shutil.which(compiler):
         return
-    if compiler == "g++" and "emulated" in os.environ.get("MINIALEX_REQUIRE", "").split(","):
-        pytest.fail("the emulated backend is required, but there is no g++ to build it with")
+    if compiler == "g++":
+        missing("there is no g++ on this machine")
     pytest.skip(f"there is no {compiler} on this machine")
 
 

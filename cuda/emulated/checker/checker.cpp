@@ -52,7 +52,15 @@ bool ordered(const Record& old, const Record& now) {
   return earlier(old.epoch, now.epoch) || (same_warp(old, now) && earlier(old.warp_epoch, now.warp_epoch));
 }
 
+// Would whoever conflicts with `now` conflict with one of these two as well?  A common case: an element that all threads read.
+bool stand_for(const Record& first, const Record& second, const Record& now) {
+  if (first.operation != now.operation || second.operation != now.operation || (now.bytes & ~(first.bytes & second.bytes))) return false;
+  if (first.block != second.block) return true;
+  return first.epoch == now.epoch && second.epoch == now.epoch && first.thread / 32 != second.thread / 32 && first.block == now.block;
+}
+
 void remember(Record (&slots)[2], const Record& now) {
+  if (!now.atomic && stand_for(slots[0], slots[1], now)) return;
   for (Record& old : slots) {
     bool same_moment = same_thread(old, now) && old.epoch == now.epoch && old.warp_epoch == now.warp_epoch && old.atomic == now.atomic;
     bool nothing_lost = !(old.bytes & ~now.bytes) && ordered(old, now);
@@ -104,7 +112,7 @@ void check_conflicts(const Region& region, const Cell& cell, const Record& now, 
 }
 
 // Calls what(cell, the bits of its bytes) for each granule of a range.
-template <class What> void for_cells(const Region& region, const char* pointer, size_t bytes, What what) {
+template <class What> inline void for_cells(const Region& region, const char* pointer, size_t bytes, What what) {
   for (const char *at = pointer, *end = pointer + bytes; at < end;) {
     size_t offset = static_cast<size_t>(at - region.first) % kGranule, take = std::min<size_t>(kGranule - offset, static_cast<size_t>(end - at));
     what(region.at(at), static_cast<uint8_t>(((1u << take) - 1) << offset));
@@ -113,11 +121,9 @@ template <class What> void for_cells(const Region& region, const char* pointer, 
 }
 
 void must_be_legal(const Region& region, const char* pointer, size_t bytes, Access kind, Site site) {
-  bool legal = region.shared() || region.device == current->block->device;
-  if (legal) for_cells(region, pointer, bytes, [&](Cell& cell, uint8_t bits) { legal &= (cell.allocated & bits) == bits; });
-  if (legal) return;
-  std::string problem = region.shared() ? inside_shared_array(pointer, bytes) ? "" : text(bytes, " bytes at ", static_cast<const void*>(pointer), " lie in no shared array")
-                                        : range_problem(pointer, bytes, current->block->device);
+  std::string problem;
+  if (!region.shared()) problem = range_problem(pointer, bytes, current->block->device);
+  else if (!inside_shared_array(pointer, bytes)) problem = text(bytes, " bytes at ", static_cast<const void*>(pointer), " lie in no shared array");
   if (!problem.empty()) fail(region.shared() ? "shared " : "global ", word_of(kind), " at ", line_of(site), ": ", problem);
 }
 
@@ -147,10 +153,13 @@ std::string block_ends() {
 }
 
 void access(const Region& region, const char* pointer, size_t bytes, Access kind, Record now) {
+  if (now.thread != kNoThread && !region.shared() && region.device != current->block->device)
+    must_be_legal(region, pointer, bytes, kind, now.site);
   bool by_thread = now.thread != kNoThread, reads = kind == Access::read || kind == Access::copy_read;
   now.atomic = kind == Access::atomic;
   for_cells(region, pointer, bytes, [&](Cell& cell, uint8_t bits) {
     now.bytes = bits;
+    if (by_thread && (cell.allocated & bits) != bits) must_be_legal(region, pointer, bytes, kind, now.site);
     if (by_thread && kind != Access::write && kind != Access::copy_issued && (cell.written & bits) != bits) unwritten(region, cell, pointer, kind, now);
     check_conflicts(region, cell, now, kind);
     if (kind == Access::copy_issued) {
@@ -208,7 +217,6 @@ void check(const char* pointer, size_t bytes, Access kind, Site site) {
   if (!current) return;                            // the launchers are compiled with the kernels
   const Region* region = region_of(pointer);
   if (!region) return;                             // its own stack
-  must_be_legal(*region, pointer, bytes, kind, site);
   if (statistics_wanted) count_access(*region, pointer, bytes, site);
   const Block& block = *current->block;
   access(*region, pointer, bytes, kind,

@@ -47,7 +47,8 @@ void check(const char* pointer, size_t bytes, Access kind, Site site);
 void check_typed(const char* pointer, size_t bytes, Access kind, Site site);
 
 // sites.cpp.  A place is a return address in this module, or a chain of them where the emulator itself made the access.
-Site site_of(const void* return_address);
+extern const char* const code_start;
+inline Site site_of(const void* return_address) { return static_cast<Site>(static_cast<const char*>(return_address) - code_start); }
 Site site_of_callers();                            // of the function that calls this one; needs frame pointers
 std::string line_of(Site site);                    // conv.cu:12; runs addr2line, so only for messages
 

@@ -48,9 +48,7 @@ bool belongs_to_emulator(const std::string& frame) {
 
 }  // namespace
 
-Site site_of(const void* return_address) {
-  return static_cast<Site>(static_cast<const char*>(return_address) - static_cast<const char*>(module().dli_fbase));
-}
+const char* const code_start = static_cast<const char*>(module().dli_fbase);
 
 __attribute__((noinline)) Site site_of_callers() {
   std::vector<Site> chain;

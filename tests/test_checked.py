@@ -1,0 +1,205 @@
+"""The project's kernels under the access checker: every variant of every op, and a whole step, without one finding.
+
+A finding is an error: a race between threads, blocks or streams, an access outside its array, a number nobody has written, a
+misaligned vector.  Every array is an allocation of its own, so the first byte behind it is out of bounds.  What the results are
+worth, other tests say; here they must be numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import building
+import checked
+import numpy as np
+import pytest
+from proofs import Weights
+
+from minialex.backends.signatures import OPS
+from minialex.net import Net
+from minialex.nets import recipe as recipe_of
+from minialex.optim import SGD
+from minialex.spec import DeviceError, ShapeError, pool_extent
+from minialex.testing import cases
+from minialex.testing.onhost import PLAIN
+
+MODES = (dict(order="forward", streams="now"), dict(order="random:7", streams="lazy"))
+SHARED_TABLES = {"conv_relu_fprop": "conv_fprop", "dropout_bprop": "dropout_fprop"}
+NO_TABLE = {"empty", "from_host", "to_host", "sum_partials", *PLAIN}
+KERNEL_OPS = [op for op in OPS if op not in NO_TABLE]
+
+
+def rows(table: list, *names: str) -> list:
+    """These rows of a table of cases.py."""
+    by_name = {case.name: case for case in table}
+    return [by_name[name] for name in names]
+
+
+CASES: dict[str, list] = {
+    "conv": [*rows(cases.CONV, "odd", "pad_after", "channels_47_to_49", "two_columns_own", "two_columns_joint", "three_columns_joint",
+                   "many_images", "long_sums"),
+             cases.ConvCase("rows_of_tiles", 2, 9, 8, 16, 80, 3, 3, pad=1, columns=2, out_columns=2),
+             cases.ConvCase("stride_4", 1, 20, 19, 3, 8, 11, 11, stride=4, pad=(0, 3), out_columns=2)],
+    "conv_relu_fprop": rows(cases.CONV, "odd", "two_columns_joint"),
+    "local": rows(cases.LOCAL, "odd", "two_columns_joint", "channels_7"),
+    "linear": [*rows(cases.LINEAR, "odd", "channels_47_to_49", "two_columns_own", "three_columns_joint", "long_sums"),
+               cases.LinearCase("rows_of_tiles", 35, 70, 132, columns=2, out_columns=2)],
+    "joint": [*rows(cases.ACTIVATION, "odd", "two_columns"), cases.MapCase("vectors", 2, 3, 5, 8, columns=2)],
+    "relu": rows(cases.ACTIVATION, "one_number", "odd", "channels_47"),
+    "lrn": rows(cases.LRN, "odd", "n_9", "channels_47", "cifar_norm1"),
+    "spatial_norm": rows(cases.SPATIAL_NORM, "map_below_window", "odd", "n_5", "tall", "two_columns", "channels_47"),
+    "maxpool": [*rows(cases.MAXPOOL, "clipped", "stride_over_window", "last_window_outside", "two_columns", "channels_49"),
+                cases.PoolCase("vectors", 2, 7, 6, 8)],
+    "dropout": rows(cases.DROPOUT, "odd", "two_columns", "channels_12_three_columns"),
+    "loss": rows(cases.LOSS, "one_class", "odd", "imagenet"),
+    "sgd": [*rows(cases.SGD, "weights_and_biases", "gap_between_segments", "empty_segment"),
+            cases.SGDCase("longer", 5003, ((0, 5001, 0.1, 0.1),))],
+    "augment": rows(cases.AUGMENT, "odd", "odd_centre", "rows_of_12", "rows_of_60"),
+}
+CASES |= {"tanh": CASES["relu"], "sigmoid": CASES["relu"], "avgpool": CASES["maxpool"],
+          "lrn_maxpool": [cases.NormCase("odd", 2, 7, 5, 3), cases.NormCase("vectors", 2, 9, 8, 8, columns=2),
+                          cases.NormCase("a_row_in_pieces", 1, 9, 21, 128)]}
+
+
+class Out(NamedTuple):
+    """An array the op fills."""
+
+    shape: tuple[int, ...]
+
+
+def stem_of(op: str) -> str:
+    return {"conv_relu_fprop": "conv", "joint_sum": "joint"}.get(op, op.rsplit("_", 1)[0])
+
+
+def calls(op: str, case: Any, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """The arguments of a few calls of the op on the case's shapes."""
+    stem, kind = stem_of(op), op.rsplit("_", 1)[1]
+
+    def numbers(shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    if stem in ("conv", "local", "linear"):
+        layer = Weights(stem)
+        shapes, options = layer.shapes(case), layer.keywords(case)
+        given = {name: numbers(shape) for name, shape in shapes.items()}
+        if kind == "fprop":
+            for b in (given["b"], None):
+                yield dict(x=given["x"], w=given["w"], b=b, y=Out(shapes["dy"]), **options)
+        elif kind == "dgrad":
+            yield dict(dy=given["dy"], w=given["w"], dx=Out(shapes["x"]), **options)
+        else:
+            yield dict(x=given["x"], dy=given["dy"], dw=Out(shapes["w"]), db=Out(shapes["b"]), **options)
+            yield dict(x=given["x"], dy=given["dy"], dw=given["w"], db=given["b"], accumulate=True, **options)
+    elif stem == "joint":
+        for b in (numbers(case.columns * case.C), None):
+            yield dict(p=numbers(case.x_shape), q=numbers(case.x_shape), b=b, y=Out(case.x_shape))
+    elif stem in ("relu", "tanh", "sigmoid"):
+        yield dict(x=numbers(case.x_shape), y=Out(case.x_shape)) if kind == "fprop" else \
+            dict(y=numbers(case.x_shape), dy=numbers(case.x_shape), dx=Out(case.x_shape))
+    elif stem in ("lrn", "spatial_norm"):
+        arrays = dict(y=Out(case.x_shape)) if kind == "fprop" else dict(dy=numbers(case.x_shape), dx=Out(case.x_shape))
+        yield dict(x=numbers(case.x_shape), **arrays, **case.constants)
+    elif stem in ("maxpool", "avgpool", "lrn_maxpool"):
+        window, stride = (3, 2) if stem == "lrn_maxpool" else (case.window, case.stride)
+        G, N, H, W, C = case.x_shape
+        y_shape = (G, N, pool_extent(H, window, stride), pool_extent(W, window, stride), C)
+        options = dict(window=window, stride=stride, **(case.constants if stem == "lrn_maxpool" else {}))
+        x, y, dy = (np.round(numbers(shape)) for shape in (case.x_shape, y_shape, y_shape))       # ties
+        if kind == "fprop":
+            yield dict(x=x, y=Out(y_shape), **options)
+        elif stem == "avgpool":
+            yield dict(dy=dy, dx=Out(case.x_shape), **options)
+        else:
+            for ties in ("first", "all"):
+                more = dict(relu=ties == "all") if stem == "lrn_maxpool" else {}
+                yield dict(x=x, y=y, dy=dy, dx=Out(case.x_shape), ties=ties, **options, **more)
+    elif op == "dropout_test":
+        yield dict(x=numbers(case.x_shape), y=Out(case.x_shape), factor=0.5)
+    elif stem == "dropout":
+        names = ("x", "y") if kind == "fprop" else ("dy", "dx")
+        yield {names[0]: numbers(case.x_shape), names[1]: Out(case.x_shape), **case.mask}
+    elif stem == "loss":
+        labels = rng.integers(0, case.K, case.N).astype(np.int32)
+        yield dict(x=numbers((case.N, case.K)), labels=labels, p=Out((case.N, case.K)), loss=Out((case.N,))) if kind == "fprop" else \
+            dict(p=numbers((case.N, case.K)), labels=labels, dx=Out((case.N, case.K)), scale=0.25)
+    elif stem == "sgd":
+        w, v, dw = (numbers(case.size) for _ in range(3))
+        yield dict(w=w, v=v, dw=dw, segments=case.segments, momentum=case.momentum)
+    else:
+        room = (case.H0 - case.H + 1, case.W0 - case.W + 1)
+        yield dict(images=rng.integers(0, 256, (case.N, case.H0, case.W0, 3)).astype(np.uint8), mean=numbers((case.H0, case.W0, 3)),
+                   offsets=rng.integers(0, room, (case.N, 2)).astype(np.int32), flips=np.arange(case.N) % 2 == 0,
+                   noise=numbers((case.N, 3)), y=Out((1, case.N, case.H, case.W, 3)), mean_at=case.mean_at, scale=case.scale)
+
+
+def ring(kernels, op: str, arguments: dict[str, Any], variant: str) -> None:
+    """One call with every array in an allocation of its own, and what it wrote copied back and looked at."""
+    device = {name: kernels.empty(a.shape) if isinstance(a, Out) else kernels.from_host(a) if isinstance(a, np.ndarray) else a
+              for name, a in arguments.items()}
+    getattr(kernels, op)(**device, variant=variant)
+    for name, a in arguments.items():
+        if isinstance(a, Out):
+            assert np.isfinite(kernels.to_host(device[name])).all(), f"{op} ({variant}): {name} has elements that are no numbers"
+    kernels.memory.extension.stream_synchronize(kernels.memory.stream())
+
+
+@pytest.fixture(scope="session")
+def library(request, tmp_path_factory):
+    """The checker's build of all kernels, as a file."""
+    building.need("g++")
+    try:
+        import pybind11  # noqa: F401
+    except ImportError:
+        building.missing("there is no pybind11, which the extra [test] installs")
+    return checked.path(building.folder(request.config, "minialex-checked", tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def module(library):
+    return checked.load(library)
+
+
+@pytest.fixture(params=MODES, ids=lambda mode: "-".join(mode.values()))
+def kernels(request, library, module):
+    """The ops on device 0, in an order of threads and a mode of streams."""
+    checked.configure(library, **request.param)
+    return checked.kernels(module)
+
+
+@pytest.mark.parametrize("op", KERNEL_OPS)
+def test_no_finding(kernels, op, seed):
+    """Each variant on each case it takes; there must be one."""
+    for variant in kernels.variants(SHARED_TABLES.get(op, op)):
+        ran = 0
+        for case in CASES.get(op) or CASES[stem_of(op)]:
+            for arguments in calls(op, case, np.random.default_rng(seed)):
+                try:
+                    ring(kernels, op, arguments, variant)
+                    ran += 1
+                except ShapeError as error:
+                    assert f"variant {variant} does not run" in str(error), error
+                except DeviceError as error:
+                    pytest.fail(f"{op}, variant {variant}, {cases.repro(case)}: {error}")
+        assert ran, f"no case of this test runs variant {variant} of {op}"
+
+
+def test_no_finding_in_a_step(kernels):
+    """A whole training step of the tiny recipe's net, two images."""
+    ops = SimpleNamespace(kernels=kernels, **kernels.exports())
+    recipe = recipe_of("tiny")
+    net = Net(recipe.build(recipe.classes), recipe.input, 2, ops, seed=3)
+    sgd = SGD(net, momentum=recipe.momentum, decay=recipe.decay)
+    x = np.random.default_rng(1).standard_normal(recipe.input.array(2)).astype(np.float32)
+    ops.from_host(x, out=net.input())
+    loss = net.fprop(np.array([1, 4], np.int32), training=True, step=0)
+    net.bprop()
+    sgd.step(0.01)
+    assert np.isfinite(loss) and np.isfinite(ops.to_host(net.params.flat)).all()
+
+
+def test_a_finding_is_an_error(kernels):
+    """Bytes nobody has written reach a kernel: the checker is in this build, and says where."""
+    with pytest.raises(DeviceError, match=r"relu_fprop.*global read at relu\.cu:\d+: nobody has written"):
+        ring(kernels, "relu_fprop", {"x": Out((1, 1, 1, 1, 7)), "y": Out((1, 1, 1, 1, 7))}, "direct")
