@@ -4,11 +4,44 @@
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
 
+#include <algorithm>
+#include <limits>
+
 namespace minialex {
+namespace {
+
+// Tiled variants count numbers in int, and lie on the axes of a grid.
+const char* too_large(const ConvDims& d) {
+  const int64_t limit = std::numeric_limits<int>::max();
+  if (d.x_size() > limit || d.y_size() > limit || d.w_size() > limit) return "an array of more than 2^31 - 1 numbers";
+  return d.groups > 65535 || d.K > 65535 * 64 || d.C > 65535 * 64 ? "too many groups or channels for a grid" : nullptr;
+}
+
+// One chain of additions for each part.  As a multiple of 16 a tap, so that tiles of all depths agree.
+bool one_chain(const ConvDims& d, int tap) { return int64_t(d.R) * d.S * ceil_div(tap, 16) * 16 <= 4096; }
+const char* fprop_in_one_chain(const ConvDims& d) {
+  return one_chain(d, d.part()) ? too_large(d) : "a filter reads more than 4,096 numbers of a column, rounded up to 16 a tap";
+}
+const char* dgrad_in_one_chain(const ConvDims& d) {
+  if (d.stride != 1) return "a stride above 1";
+  return one_chain(d, std::min(d.Kg(), d.Ky())) ? too_large(d) : "a pixel hears from more than 4,096 maps and taps, rounded up to 16 a tap";
+}
+
+// A large tile reads shared memory half as often; it pays where it is filled and there is one for each of some 100 multiprocessors.
+bool fills_large_tiles(int64_t rows, int64_t columns, int64_t products) {
+  const int64_t down = ceil_div(rows, 128), across = ceil_div(columns, 128);
+  return down * across * products >= 100 && rows * columns * 4 >= down * across * 128 * 128 * 3;
+}
+bool dgrad_fills(const ConvDims& d) { return fills_large_tiles(int64_t(d.N) * d.H * d.W, d.Cg(), d.groups); }
+bool fprop_fills(const ConvDims& d) { return fills_large_tiles(int64_t(d.N) * d.P * d.Q, d.Kg(), d.groups); }
+
+}  // namespace
 
 const Op<ConvFprop>& conv_fprop() {
   static const Op<ConvFprop> op{"conv_fprop",
                                 {
+                                  {"tiled_128x128", "float32", fprop_in_one_chain, fprop_fills, nullptr, conv_fprop_tiled_128x128},
+                                  {"tiled_64x64", "float32", too_large, nullptr, nullptr, conv_fprop_tiled_64x64},
                                   {"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_fprop<false, ConvFprop>},
                                 }};
   return op;
@@ -17,6 +50,8 @@ const Op<ConvFprop>& conv_fprop() {
 const Op<ConvDgrad>& conv_dgrad() {
   static const Op<ConvDgrad> op{"conv_dgrad",
                                 {
+                                  {"tiled_128x128", "float32", dgrad_in_one_chain, dgrad_fills, nullptr, conv_dgrad_tiled_128x128},
+                                  {"tiled_64x64", "float32", too_large, nullptr, nullptr, conv_dgrad_tiled_64x64},
                                   {"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_dgrad<false, ConvDgrad>},
                                 }};
   return op;

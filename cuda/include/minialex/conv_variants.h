@@ -4,4 +4,10 @@
 
 namespace minialex {
 
+// conv_tiled_*.cu: float32, one product of tiles.
+void conv_fprop_tiled_128x128(const ConvFprop& call, Stream stream);
+void conv_fprop_tiled_64x64(const ConvFprop& call, Stream stream);
+void conv_dgrad_tiled_128x128(const ConvDgrad& call, Stream stream);
+void conv_dgrad_tiled_64x64(const ConvDgrad& call, Stream stream);
+
 }  // namespace minialex

@@ -107,7 +107,7 @@ MINIALEX_DEVICE void keep(typename Tile::Shared& shared, int buffer, const float
 // One slice, out of shared memory.
 template <class Tile>
 MINIALEX_DEVICE void multiply_slice(const float (&a)[Tile::K][Tile::M + 4], const float (&b)[Tile::K][Tile::N + 4], float (&sum)[Tile::TM][Tile::TN]) {
-  MINIALEX_UNROLL
+#pragma unroll(Tile::TM* Tile::TN >= 64 ? 2 : Tile::K)      // more of a large tile at once would hold too many fragments
   for (int k = 0; k < Tile::K; ++k) {
     float left[Tile::TM], right[Tile::TN];
     MINIALEX_UNROLL
