@@ -1,7 +1,11 @@
 // Convolution on tensor cores, gradient of the input: rows are positions of x, columns the channels of a group, the depth is
 // (r, s, map) of the maps in one column of y.
 //
-//   row       tile      copies        registers a thread   shared bytes   (sm_80)
+//   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
+//   tf32         128 x 128   256       174 / 180 / 220                           109,664
+//   tf32_64x64   64 x 64     128       127 / 132 / 148                            56,416
+//   bf16         128 x 128   256       201 / 202 / 219                            40,032
+//   bf16_64x64   64 x 64     128       153 / 150 / 157                            20,576
 #include <minialex/conv_mma_shape.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
@@ -32,7 +36,7 @@ struct Phase {
 template <int VECTOR_> struct Senders {
   static constexpr bool DEPTH_MAJOR = true;
   static constexpr int VECTOR = VECTOR_;
-  struct Place { int64_t offset; int p, q; };           // of the picture in dy; the window whose first tap of the phase is here
+  struct alignas(16) Place { int64_t offset; int p, q; };           // of the picture in dy; the window whose first tap of the phase is here
   struct Tap { int map, r, s; };
 
   const ConvShape& shape;
@@ -92,22 +96,32 @@ template <int VECTOR_> struct Filters {
   }
 };
 
+template <class Precision, class T, int VECTOR> struct Kernel {
+  using Multiply = mma::Product<Precision, T, Senders<VECTOR>, Filters<VECTOR>>;
+  struct Shared {
+    typename Multiply::Shared tiles;
+    Phase phase;
+  };
+};
+
 // Block x: a tile, those of one row of tiles side by side; y: a group; z: a phase, and a range of a part's depth, where the sum is cut.
 template <class Precision, class T, int VECTOR>
 __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) dgrad(ConvShape shape, Ranges ranges, const float* __restrict__ dy, const float* __restrict__ w,
                                                                float* __restrict__ dx) {
-  using Multiply = mma::Product<Precision, T, Senders<VECTOR>, Filters<VECTOR>>;
-  MINIALEX_DYNAMIC_SHARED(typename Multiply::Shared, shared);
+  using K = Kernel<Precision, T, VECTOR>;
+  MINIALEX_DYNAMIC_SHARED(typename K::Shared, shared);
   const ConvDims& d = shape.dims;
   const int across = (d.Cg() + T::N - 1) / T::N, m = int(blockIdx.x) / across * T::M, n = int(blockIdx.x) % across * T::N, group = blockIdx.y;
   const int phases = d.stride * d.stride, slice = int(blockIdx.z) / phases;
-  const Phase phase(d, int(blockIdx.z) % phases);
+  if (threadIdx.x == 0) shared.phase = Phase(d, int(blockIdx.z) % phases);
+  __syncthreads();
+  const Phase& phase = shared.phase;
   const int positions = d.N * phase.H * phase.W, maps = shape.maps_per_column(), depth = phase.R * phase.S * maps;
   if (m >= positions) return;                           // the first phases have more than others
   const bool cut = ranges.count > 0;
   const int range = cut ? slice % ranges.count : 0, begin = range * ranges.length, end = cut ? ranges.end(range, depth) : depth;
   const int from = cut ? slice / ranges.count : 0, to = cut ? from + 1 : d.Kg() / maps;
-  Multiply product(shared);
+  typename K::Multiply product(shared.tiles);
   for (int part = from; part < to; ++part) {
     const int first_map = group * d.Kg() + part * maps;
     product.run(Senders<VECTOR>(shape, phase, dy, first_map), Filters<VECTOR>(shape, phase, w, first_map), m, n, begin, end);
@@ -130,15 +144,14 @@ int64_t positions_of(const ConvDims& d) { return d.N * ceil_div(d.H, d.stride) *
 int parts_of(const ConvDims& d) { return d.Kg() / ConvShape::maps_of(d); }
 
 template <class Precision, class T, int VECTOR> void launch(const ConvDgrad& c, Stream stream) {
-  using Multiply = mma::Product<Precision, T, Senders<VECTOR>, Filters<VECTOR>>;
   const ConvDims& d = c.dims;
   const int slices = slices_of(d, depth_of(d), parts_of(d));
   const Ranges ranges = slices ? ranges_of(d, depth_of(d)) : Ranges{0, int(depth_of(d))};
   const dim3 grid(narrow(ceil_div(positions_of(d), T::M) * ceil_div(d.Cg(), T::N), "the number of tiles"), d.groups,
                   d.stride * d.stride * (slices ? slices : 1));
   float* partial = static_cast<float*>(c.workspace);
-  MINIALEX_LAUNCH((dgrad<Precision, T, VECTOR>), grid, dim3(T::THREADS), sizeof(typename Multiply::Shared), stream, ConvShape(d), ranges, c.dy, c.w,
-                  slices ? partial : c.dx);
+  MINIALEX_LAUNCH((dgrad<Precision, T, VECTOR>), grid, dim3(T::THREADS), sizeof(typename Kernel<Precision, T, VECTOR>::Shared), stream, ConvShape(d), ranges,
+                  c.dy, c.w, slices ? partial : c.dx);
   if (slices) add_up(partial, parts_of(d), ranges.count, nullptr, 1, 1, c.dx, d.x_size(), {false, false}, stream);
 }
 

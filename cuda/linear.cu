@@ -4,10 +4,12 @@
 //   narrow   linear_tiled.cu: tiles of 32 images x 64
 //   wide     linear_tiled.cu: tiles of 128 x 128, where they are enough to occupy the device
 //   tiled    linear_tiled.cu: tiles of 64 x 64
+//   tf32, bf16   linear_mma.cu: on tensor cores, tiles of 128 x 128 where those are enough, else (_64x64) of 64 x 64
 //   direct   here: a thread a number of the output, any shape
 //
-// All give the same bits (linear_variants.h).
+// All of one precision give the same bits (linear_variants.h).
 #include <minialex/kernel.h>
+#include <minialex/linear_mma.h>
 #include <minialex/linear_variants.h>
 #include <minialex/ops.h>
 
@@ -152,6 +154,14 @@ const Op<LinearFprop>& linear_fprop() {
                                    {"narrow", "float32", nullptr, few_images, fprop_workspace, linear_fprop_narrow},
                                    {"wide", "float32", nullptr, wide_fprop, fprop_workspace, linear_fprop_wide},
                                    {"tiled", "float32", nullptr, nullptr, fprop_workspace, linear_fprop_tiled},
+                                   {"tf32", "tf32", linear_mma::refuses_fprop, linear_mma::large_fprop, linear_mma::workspace_fprop,
+                                    linear_mma::launch_fprop<mma::TF32, true>},
+                                   {"tf32_64x64", "tf32", linear_mma::refuses_fprop, nullptr, linear_mma::workspace_fprop,
+                                    linear_mma::launch_fprop<mma::TF32, false>},
+                                   {"bf16", "bf16", linear_mma::refuses_fprop, linear_mma::large_fprop, linear_mma::workspace_fprop,
+                                    linear_mma::launch_fprop<mma::BF16, true>},
+                                   {"bf16_64x64", "bf16", linear_mma::refuses_fprop, nullptr, linear_mma::workspace_fprop,
+                                    linear_mma::launch_fprop<mma::BF16, false>},
                                    {"direct", "float32", nullptr, nullptr, nullptr, launch_fprop_direct}}};
   return op;
 }
@@ -162,6 +172,14 @@ const Op<LinearDgrad>& linear_dgrad() {
                                    {"narrow", "float32", nullptr, few_images, dgrad_workspace, linear_dgrad_narrow},
                                    {"wide", "float32", nullptr, wide_dgrad, dgrad_workspace, linear_dgrad_wide},
                                    {"tiled", "float32", nullptr, nullptr, dgrad_workspace, linear_dgrad_tiled},
+                                   {"tf32", "tf32", linear_mma::refuses_dgrad, linear_mma::large_dgrad, linear_mma::workspace_dgrad,
+                                    linear_mma::launch_dgrad<mma::TF32, true>},
+                                   {"tf32_64x64", "tf32", linear_mma::refuses_dgrad, nullptr, linear_mma::workspace_dgrad,
+                                    linear_mma::launch_dgrad<mma::TF32, false>},
+                                   {"bf16", "bf16", linear_mma::refuses_dgrad, linear_mma::large_dgrad, linear_mma::workspace_dgrad,
+                                    linear_mma::launch_dgrad<mma::BF16, true>},
+                                   {"bf16_64x64", "bf16", linear_mma::refuses_dgrad, nullptr, linear_mma::workspace_dgrad,
+                                    linear_mma::launch_dgrad<mma::BF16, false>},
                                    {"direct", "float32", nullptr, nullptr, nullptr, launch_dgrad_direct}}};
   return op;
 }
@@ -171,6 +189,14 @@ const Op<LinearWgrad>& linear_wgrad() {
                                   {{"rows", "float32", rows_refuse, nullptr, nullptr, linear_wgrad_rows},
                                    {"wide", "float32", nullptr, wide_wgrad, nullptr, linear_wgrad_wide},
                                    {"tiled", "float32", nullptr, nullptr, nullptr, linear_wgrad_tiled},
+                                   {"tf32", "tf32", linear_mma::refuses_wgrad, linear_mma::large_wgrad, linear_mma::workspace_wgrad,
+                                    linear_mma::launch_wgrad<mma::TF32, true>},
+                                   {"tf32_64x64", "tf32", linear_mma::refuses_wgrad, nullptr, linear_mma::workspace_wgrad,
+                                    linear_mma::launch_wgrad<mma::TF32, false>},
+                                   {"bf16", "bf16", linear_mma::refuses_wgrad, linear_mma::large_wgrad, linear_mma::workspace_wgrad,
+                                    linear_mma::launch_wgrad<mma::BF16, true>},
+                                   {"bf16_64x64", "bf16", linear_mma::refuses_wgrad, nullptr, linear_mma::workspace_wgrad,
+                                    linear_mma::launch_wgrad<mma::BF16, false>},
                                    {"direct", "float32", nullptr, nullptr, nullptr, launch_wgrad_direct}}};
   return op;
 }

@@ -77,7 +77,7 @@ struct ActivationOut {
     int c;
     const int column = channels.divide(channel, c);
     float* at = to + (column * pixels + m) * per_column + c;
-    if (per_column % 2 == 0 && base % 2 == 0) {         // then n + 1 is there too, in the same column, and the pair is aligned
+    if (per_column % 2 == 0 && N % 2 == 0) {            // then n + 1 is there too, in the same column, and the pair is aligned
       float2* pair = reinterpret_cast<float2*>(at);
       const float2 before = first ? make_float2(0.f, 0.f) : *pair;
       *pair = make_float2(finished(left, before.x, channel), finished(right, before.y, channel + 1));
