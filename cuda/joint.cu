@@ -1,4 +1,4 @@
-// The sum of a joint layer whose two columns' products were made apart: y = (p + q) + b (paper, section 3.2; DESIGN.md, section 8).
+// The sum of a joint layer whose two columns' products were made apart: y = (p + q) + b (paper, section 3.2; cuda/README.md).
 //
 //   vector   4 floats a thread, where a position's channels are whole vectors: 12 bytes moved an element; memory-bound
 //   direct   1 float a thread, any shape

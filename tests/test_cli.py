@@ -132,7 +132,7 @@ def test_the_hash_is_of_what_decides_the_weights():
     free = {"data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "epochs"}
     base = Config(recipe="tiny")
     other = {"data": "x", "workers": 5, "output_dir": "x", "limit_batches": 3, "store": "x", "device": "reference", "fuse": False,
-             "epochs": 3, "recipe": "paper", "batch": 3, "rate": 0.3, "momentum": 0.3, "decay": 0.3, "seed": 3}
+             "epochs": 3, "precision": "bf16", "recipe": "paper", "batch": 3, "rate": 0.3, "momentum": 0.3, "decay": 0.3, "seed": 3}
     assert other.keys() == base.as_dict().keys()
     for name, value in other.items():
         changed = Config(**(base.as_dict() | {name: value}))
