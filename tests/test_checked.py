@@ -7,6 +7,10 @@ worth, other tests say; here they must be numbers.
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -203,3 +207,19 @@ def test_a_finding_is_an_error(kernels):
     """Bytes nobody has written reach a kernel: the checker is in this build, and says where."""
     with pytest.raises(DeviceError, match=r"relu_fprop.*global read at relu\.cu:\d+: nobody has written"):
         ring(kernels, "relu_fprop", {"x": Out((1, 1, 1, 1, 7)), "y": Out((1, 1, 1, 1, 7))}, "direct")
+
+
+def test_statistics(library):
+    """MINIALEX_EMULATED_STATISTICS=1: bank passes and sectors of each source line.  Four floats a thread are 16 sectors a warp."""
+    child = """if True:
+        import sys, numpy as np, checked
+        kernels = checked.kernels(checked.load(checked.Path(sys.argv[1])))
+        x = kernels.from_host(np.ones((1, 1, 1, 1, 1024), np.float32))
+        kernels.relu_fprop(x, kernels.empty(x.shape), variant="vector")
+        kernels.to_host(x)
+    """
+    environment = {**os.environ, "MINIALEX_EMULATED_STATISTICS": "1",
+                   "PYTHONPATH": os.pathsep.join([str(building.ROOT), str(building.ROOT / "tests")])}
+    done = subprocess.run([sys.executable, "-c", child, library], env=environment, capture_output=True, text=True, check=True)
+    lines = re.findall(r"relu\.cu:\d+ global +8 accesses of a warp, 16\.00 sectors each \(at best 16\.00\)", done.stderr)
+    assert len(lines) == 2, done.stderr                     # the load and the store
