@@ -148,9 +148,13 @@ MINIALEX_DEVICE void store(typename Tile::Shared& shared, float* out, int64_t st
   });
 }
 
+// Blocks that share an SM: 512 threads of 128 registers.  Left to itself, nvcc saves registers for more blocks and spills a few.
+template <class Tile> constexpr int kBlocks = 512 / Tile::THREADS;
+
 // blockIdx: x the tile, y the column of the output, z part * chains + chain.  With one chain in all, out is the op's output;
 // else the chains lie one after the other.
-template <class Tile, class Task> __global__ void __launch_bounds__(Tile::THREADS) linear_chains(Task task, float* __restrict__ out, int chains) {
+template <class Tile, class Task>
+__global__ void __launch_bounds__(Tile::THREADS, kBlocks<Tile>) linear_chains(Task task, float* __restrict__ out, int chains) {
   MINIALEX_SHARED(typename Tile::Shared, shared, );
   const int g = int(blockIdx.y), part = int(blockIdx.z) / chains, start = int(blockIdx.z) % chains * Task::CHAIN;
   const Corner<Tile> corner(task.rows());
@@ -162,7 +166,7 @@ template <class Tile, class Task> __global__ void __launch_bounds__(Tile::THREAD
 
 // The chain of images from `start` on; `add` to what dw holds.
 template <class Tile>
-__global__ void __launch_bounds__(Tile::THREADS, 2) linear_wgrad_chain(WgradTask task, float* __restrict__ dw, int start, bool add) {
+__global__ void __launch_bounds__(Tile::THREADS, kBlocks<Tile>) linear_wgrad_chain(WgradTask task, float* __restrict__ dw, int start, bool add) {
   MINIALEX_SHARED(typename Tile::Shared, shared, );
   const int g = int(blockIdx.y);
   const Corner<Tile> corner(task.rows());
