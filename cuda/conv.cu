@@ -1,5 +1,6 @@
 // Convolution (paper, sections 3.2 and 3.5): the tables of its variants.
 #include <minialex/conv_direct.h>
+#include <minialex/conv_mma.h>
 #include <minialex/conv_variants.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
@@ -42,6 +43,14 @@ const Op<ConvFprop>& conv_fprop() {
                                 {
                                   {"tiled_128x128", "float32", fprop_in_one_chain, fprop_fills, nullptr, conv_fprop_tiled_128x128},
                                   {"tiled_64x64", "float32", too_large, nullptr, nullptr, conv_fprop_tiled_64x64},
+                                  {"tf32", "tf32", conv_mma::refuses_fprop, conv_mma::large_fprop, conv_mma::workspace_fprop,
+                                   conv_mma::launch_fprop<mma::TF32, true>},
+                                  {"tf32_64x64", "tf32", conv_mma::refuses_fprop, nullptr, conv_mma::workspace_fprop,
+                                   conv_mma::launch_fprop<mma::TF32, false>},
+                                  {"bf16", "bf16", conv_mma::refuses_fprop, conv_mma::large_fprop, conv_mma::workspace_fprop,
+                                   conv_mma::launch_fprop<mma::BF16, true>},
+                                  {"bf16_64x64", "bf16", conv_mma::refuses_fprop, nullptr, conv_mma::workspace_fprop,
+                                   conv_mma::launch_fprop<mma::BF16, false>},
                                   {"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_fprop<false, ConvFprop>},
                                 }};
   return op;
@@ -52,6 +61,14 @@ const Op<ConvDgrad>& conv_dgrad() {
                                 {
                                   {"tiled_128x128", "float32", dgrad_in_one_chain, dgrad_fills, nullptr, conv_dgrad_tiled_128x128},
                                   {"tiled_64x64", "float32", too_large, nullptr, nullptr, conv_dgrad_tiled_64x64},
+                                  {"tf32", "tf32", conv_mma::refuses_dgrad, conv_mma::large_dgrad, conv_mma::workspace_dgrad,
+                                   conv_mma::launch_dgrad<mma::TF32, true>},
+                                  {"tf32_64x64", "tf32", conv_mma::refuses_dgrad, nullptr, conv_mma::workspace_dgrad,
+                                   conv_mma::launch_dgrad<mma::TF32, false>},
+                                  {"bf16", "bf16", conv_mma::refuses_dgrad, conv_mma::large_dgrad, conv_mma::workspace_dgrad,
+                                   conv_mma::launch_dgrad<mma::BF16, true>},
+                                  {"bf16_64x64", "bf16", conv_mma::refuses_dgrad, nullptr, conv_mma::workspace_dgrad,
+                                   conv_mma::launch_dgrad<mma::BF16, false>},
                                   {"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_dgrad<false, ConvDgrad>},
                                 }};
   return op;
@@ -60,6 +77,14 @@ const Op<ConvDgrad>& conv_dgrad() {
 const Op<ConvWgrad>& conv_wgrad() {
   static const Op<ConvWgrad> op{"conv_wgrad",
                                 {
+                                  {"tf32", "tf32", conv_mma::refuses_wgrad, conv_mma::large_wgrad, conv_mma::workspace_wgrad,
+                                   conv_mma::launch_wgrad<mma::TF32, true>},
+                                  {"tf32_64x64", "tf32", conv_mma::refuses_wgrad, nullptr, conv_mma::workspace_wgrad,
+                                   conv_mma::launch_wgrad<mma::TF32, false>},
+                                  {"bf16", "bf16", conv_mma::refuses_wgrad, conv_mma::large_wgrad, conv_mma::workspace_wgrad,
+                                   conv_mma::launch_wgrad<mma::BF16, true>},
+                                  {"bf16_64x64", "bf16", conv_mma::refuses_wgrad, nullptr, conv_mma::workspace_wgrad,
+                                   conv_mma::launch_wgrad<mma::BF16, false>},
                                   {"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_wgrad<false, ConvWgrad>},
                                 }};
   return op;
