@@ -6,8 +6,8 @@ MINIALEX_BIND(lrn) {
   const auto dims = [](const py::tuple& words) { return dims_of<NormDims, 5>(words); };
   publish(module, lrn_fprop(), dims);
   publish(module, lrn_bprop(), dims);
-  module.def("lrn_fprop", [dims](const py::tuple& words, py::object x, py::object y, float k, float alpha, float beta, const Context& context,
-                                 const Name& variant) {
+  module.def("lrn_fprop", [dims](const py::tuple& words, py::object x, py::object y, float k, float alpha, float beta,
+                                 const Context& context, const Name& variant) {
     const Doorbell bell(lrn_fprop(), context);
     const NormDims d = dims(words);
     bell.ring({d, bell.in<float>("x", x, d.size()), bell.out<float>("y", y, d.size()), k, alpha, beta, nullptr}, variant);
@@ -16,7 +16,8 @@ MINIALEX_BIND(lrn) {
                                  const Context& context, const Name& variant) {
     const Doorbell bell(lrn_bprop(), context);
     const NormDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.size()), bell.in<float>("dy", dy, d.size()), bell.out<float>("dx", dx, d.size()), k, alpha, beta, nullptr},
+    bell.ring({d, bell.in<float>("x", x, d.size()), bell.in<float>("dy", dy, d.size()), bell.out<float>("dx", dx, d.size()), k, alpha,
+               beta, nullptr},
               variant);
   });
 }

@@ -6,17 +6,18 @@ MINIALEX_BIND(spatial_norm) {
   const auto dims = [](const py::tuple& words) { return dims_of<NormDims, 5>(words); };
   publish(module, spatial_norm_fprop(), dims);
   publish(module, spatial_norm_bprop(), dims);
-  module.def("spatial_norm_fprop", [dims](const py::tuple& words, py::object x, py::object y, float k, float alpha, float beta, const Context& context,
-                                 const Name& variant) {
+  module.def("spatial_norm_fprop", [dims](const py::tuple& words, py::object x, py::object y, float k, float alpha, float beta,
+                                          const Context& context, const Name& variant) {
     const Doorbell bell(spatial_norm_fprop(), context);
     const NormDims d = dims(words);
     bell.ring({d, bell.in<float>("x", x, d.size()), bell.out<float>("y", y, d.size()), k, alpha, beta, nullptr}, variant);
   });
-  module.def("spatial_norm_bprop", [dims](const py::tuple& words, py::object x, py::object dy, py::object dx, float k, float alpha, float beta,
-                                 const Context& context, const Name& variant) {
+  module.def("spatial_norm_bprop", [dims](const py::tuple& words, py::object x, py::object dy, py::object dx, float k, float alpha,
+                                          float beta, const Context& context, const Name& variant) {
     const Doorbell bell(spatial_norm_bprop(), context);
     const NormDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.size()), bell.in<float>("dy", dy, d.size()), bell.out<float>("dx", dx, d.size()), k, alpha, beta, nullptr},
+    bell.ring({d, bell.in<float>("x", x, d.size()), bell.in<float>("dy", dy, d.size()), bell.out<float>("dx", dx, d.size()), k, alpha,
+               beta, nullptr},
               variant);
   });
 }

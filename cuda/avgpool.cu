@@ -12,7 +12,9 @@ namespace {
 
 constexpr int THREADS = 128;
 
-MINIALEX_DEVICE Quad operator+(const Quad& a, const Quad& b) { return {{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}}; }
+MINIALEX_DEVICE Quad operator+(const Quad& a, const Quad& b) {
+  return {{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}};
+}
 MINIALEX_DEVICE Quad operator/(const Quad& a, float b) { return {{a.v[0] / b, a.v[1] / b, a.v[2] / b, a.v[3] / b}}; }
 MINIALEX_DEVICE void load(const float* from, float& to) { to = *from; }
 MINIALEX_DEVICE void load(const float* from, Quad& to) { to = load_quad(from); }
@@ -21,8 +23,11 @@ MINIALEX_DEVICE void store(float* to, const Quad& a) { store_quad(to, a); }
 template <class Value> constexpr int CHANNELS = sizeof(Value) / 4;
 
 // Each block has one row of y (fprop) or of x (bprop) of one image; Value is a float or a Quad of channels.
-template <class Value> __global__ void __launch_bounds__(THREADS) avgpool_fprop_kernel(const float* __restrict__ x, float* __restrict__ y, PoolDims d) {
-  const int image = blockIdx.x / d.P, top = int(blockIdx.x % d.P) * d.stride, bottom = min(top + d.window, d.H), values = d.C / CHANNELS<Value>;
+template <class Value>
+__global__ void __launch_bounds__(THREADS)
+    avgpool_fprop_kernel(const float* __restrict__ x, float* __restrict__ y, PoolDims d) {
+  const int image = blockIdx.x / d.P, top = int(blockIdx.x % d.P) * d.stride, bottom = min(top + d.window, d.H);
+  const int values = d.C / CHANNELS<Value>;
   x += int64_t(image) * d.H * d.W * d.C;
   y += int64_t(blockIdx.x) * d.Q * d.C;
   for (int64_t i = threadIdx.x; i < int64_t(d.Q) * values; i += THREADS) {

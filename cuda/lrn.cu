@@ -14,7 +14,8 @@ namespace {
 constexpr int THREADS = 256;
 
 template <bool PAPER>
-__global__ void __launch_bounds__(THREADS) lrn_fprop_direct(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
+__global__ void __launch_bounds__(THREADS)
+    lrn_fprop_direct(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.size()) return;
   const int c = int(i % d.C);
@@ -42,7 +43,8 @@ struct Place {
   int quads, row, c;
   int64_t pixel;
   bool active;
-  MINIALEX_DEVICE explicit Place(const NormDims& d) : quads(d.C / 4), row(int(threadIdx.x) / quads), c((int(threadIdx.x) - row * quads) * 4) {
+  MINIALEX_DEVICE explicit Place(const NormDims& d) : quads(d.C / 4), row(int(threadIdx.x) / quads) {
+    c = (int(threadIdx.x) - row * quads) * 4;
     const int rows = THREADS / quads;
     pixel = int64_t(blockIdx.x) * rows + row;
     active = row < rows && pixel < int64_t(d.images) * d.H * d.W;
@@ -50,7 +52,8 @@ struct Place {
 };
 
 template <int RADIUS, bool PAPER>
-__global__ void __launch_bounds__(THREADS) lrn_fprop_vector(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
+__global__ void __launch_bounds__(THREADS)
+    lrn_fprop_vector(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
   const Place at(d);
   if (at.active) store_quad(y + at.pixel * d.C + at.c, NormQuad<RADIUS, PAPER>(x + at.pixel * d.C, at.c, d.C, n).y());
 }
@@ -60,7 +63,7 @@ __global__ void __launch_bounds__(THREADS)
     lrn_bprop_vector(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d, NormConstants n) {
   MINIALEX_SHARED(float, throughs, [THREADS * 4]);
   const Place at(d);
-  const int64_t pixel = at.active ? at.pixel * d.C : 0;                               // threads without a pixel work on the first, for nothing
+  const int64_t pixel = at.active ? at.pixel * d.C : 0;  // threads without a pixel work on the first, for nothing
   const Quad gradient = load_quad(dy + pixel + at.c);
   const NormQuad<RADIUS, PAPER> norm(x + pixel, at.c, d.C, n);
   store_quad(throughs + threadIdx.x * 4, norm.through(gradient));
@@ -82,21 +85,21 @@ dim3 blocks_vector(const NormDims& d) {
 }
 
 void launch_fprop_direct(const NormFprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.beta) ? lrn_fprop_direct<true> : lrn_fprop_direct<false>), blocks_direct(c.dims), dim3(THREADS), 0, stream, c.x, c.y,
-                  c.dims, NormConstants(c));
+  MINIALEX_LAUNCH((paper(c.beta) ? lrn_fprop_direct<true> : lrn_fprop_direct<false>), blocks_direct(c.dims), dim3(THREADS), 0, stream,
+                  c.x, c.y, c.dims, NormConstants(c));
 }
 void launch_bprop_direct(const NormBprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.beta) ? lrn_bprop_direct<true> : lrn_bprop_direct<false>), blocks_direct(c.dims), dim3(THREADS), 0, stream, c.x, c.dy,
-                  c.dx, c.dims, NormConstants(c));
+  MINIALEX_LAUNCH((paper(c.beta) ? lrn_bprop_direct<true> : lrn_bprop_direct<false>), blocks_direct(c.dims), dim3(THREADS), 0, stream,
+                  c.x, c.dy, c.dx, c.dims, NormConstants(c));
 }
 
 template <int RADIUS> void fprop_vector(const NormFprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.beta) ? lrn_fprop_vector<RADIUS, true> : lrn_fprop_vector<RADIUS, false>), blocks_vector(c.dims), dim3(THREADS), 0,
-                  stream, c.x, c.y, c.dims, NormConstants(c));
+  MINIALEX_LAUNCH((paper(c.beta) ? lrn_fprop_vector<RADIUS, true> : lrn_fprop_vector<RADIUS, false>), blocks_vector(c.dims),
+                  dim3(THREADS), 0, stream, c.x, c.y, c.dims, NormConstants(c));
 }
 template <int RADIUS> void bprop_vector(const NormBprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.beta) ? lrn_bprop_vector<RADIUS, true> : lrn_bprop_vector<RADIUS, false>), blocks_vector(c.dims), dim3(THREADS), 0,
-                  stream, c.x, c.dy, c.dx, c.dims, NormConstants(c));
+  MINIALEX_LAUNCH((paper(c.beta) ? lrn_bprop_vector<RADIUS, true> : lrn_bprop_vector<RADIUS, false>), blocks_vector(c.dims),
+                  dim3(THREADS), 0, stream, c.x, c.dy, c.dx, c.dims, NormConstants(c));
 }
 void launch_fprop_vector(const NormFprop& c, Stream stream) { c.dims.n == 5 ? fprop_vector<2>(c, stream) : fprop_vector<4>(c, stream); }
 void launch_bprop_vector(const NormBprop& c, Stream stream) { c.dims.n == 5 ? bprop_vector<2>(c, stream) : bprop_vector<4>(c, stream); }

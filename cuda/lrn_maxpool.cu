@@ -156,12 +156,14 @@ bool paper(float beta) { return beta == 0.75f; }
 dim3 blocks(int images, int64_t each) { return dim3(narrow(images * each, "the number of blocks")); }
 
 void launch_fprop_direct(const NormPoolFprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.beta) ? lrn_maxpool_fprop_direct<true> : lrn_maxpool_fprop_direct<false>), blocks(c.dims.pool.images, c.dims.pool.P),
-                  dim3(DIRECT_THREADS), 0, stream, c.x, c.y, c.dims.pool, c.dims.norm.n / 2, NormConstants(c));
+  MINIALEX_LAUNCH((paper(c.beta) ? lrn_maxpool_fprop_direct<true> : lrn_maxpool_fprop_direct<false>),
+                  blocks(c.dims.pool.images, c.dims.pool.P), dim3(DIRECT_THREADS), 0, stream, c.x, c.y, c.dims.pool,
+                  c.dims.norm.n / 2, NormConstants(c));
 }
 void launch_bprop_direct(const NormPoolBprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.beta) ? lrn_maxpool_bprop_direct<true> : lrn_maxpool_bprop_direct<false>), blocks(c.dims.pool.images, c.dims.pool.H),
-                  dim3(DIRECT_THREADS), 0, stream, c.x, c.y, c.dy, c.dx, c.dims.pool, c.dims.norm.n / 2, NormConstants(c), c.relu);
+  MINIALEX_LAUNCH((paper(c.beta) ? lrn_maxpool_bprop_direct<true> : lrn_maxpool_bprop_direct<false>),
+                  blocks(c.dims.pool.images, c.dims.pool.H), dim3(DIRECT_THREADS), 0, stream, c.x, c.y, c.dy, c.dx, c.dims.pool,
+                  c.dims.norm.n / 2, NormConstants(c), c.relu);
 }
 
 template <int RADIUS> void fprop_tiled(const NormPoolFprop& c, Stream stream) {
@@ -173,11 +175,15 @@ template <int RADIUS> void fprop_tiled(const NormPoolFprop& c, Stream stream) {
 template <int RADIUS> void bprop_tiled(const NormPoolBprop& c, Stream stream) {
   const int rows = narrow(int64_t(Strips(c.dims.pool).rows) * c.dims.pool.stride, "the stride"), count = int(ceil_div(c.dims.pool.H, rows));
   MINIALEX_LAUNCH((paper(c.beta) ? lrn_maxpool_bprop_tiled<RADIUS, true> : lrn_maxpool_bprop_tiled<RADIUS, false>),
-                  blocks(c.dims.pool.images, count), dim3(THREADS), size_t(ring_bytes(c.dims.pool)), stream, c.x, c.y, c.dy, c.dx, c.dims.pool,
-                  NormConstants(c), c.relu, count, rows);
+                  blocks(c.dims.pool.images, count), dim3(THREADS), size_t(ring_bytes(c.dims.pool)), stream, c.x, c.y, c.dy, c.dx,
+                  c.dims.pool, NormConstants(c), c.relu, count, rows);
 }
-void launch_fprop_tiled(const NormPoolFprop& c, Stream stream) { c.dims.norm.n == 5 ? fprop_tiled<2>(c, stream) : fprop_tiled<4>(c, stream); }
-void launch_bprop_tiled(const NormPoolBprop& c, Stream stream) { c.dims.norm.n == 5 ? bprop_tiled<2>(c, stream) : bprop_tiled<4>(c, stream); }
+void launch_fprop_tiled(const NormPoolFprop& c, Stream stream) {
+  c.dims.norm.n == 5 ? fprop_tiled<2>(c, stream) : fprop_tiled<4>(c, stream);
+}
+void launch_bprop_tiled(const NormPoolBprop& c, Stream stream) {
+  c.dims.norm.n == 5 ? bprop_tiled<2>(c, stream) : bprop_tiled<4>(c, stream);
+}
 
 }  // namespace
 

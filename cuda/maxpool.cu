@@ -26,7 +26,8 @@ __global__ void __launch_bounds__(THREADS) maxpool_fprop_direct(const float* __r
 }
 
 __global__ void __launch_bounds__(THREADS, 8)
-    maxpool_bprop_direct(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx, PoolDims d) {
+    maxpool_bprop_direct(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx,
+                         PoolDims d) {
   const int image = blockIdx.x / d.H, h = blockIdx.x % d.H;
   x += int64_t(image) * d.H * d.W * d.C;
   y += int64_t(image) * d.P * d.Q * d.C;
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(THREADS) maxpool_fprop_vector(const float* __r
 
 template <int WINDOW, int STRIDE>
 __global__ void __launch_bounds__(THREADS)
-    maxpool_bprop_vector(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx, PoolDims d) {
+    maxpool_bprop_vector(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx,
+                         PoolDims d) {
   if (WINDOW) d.window = WINDOW;
   if (STRIDE) d.stride = STRIDE;
   const int image = blockIdx.x / d.H, h = blockIdx.x % d.H, quads = d.C / 4;
@@ -94,12 +96,12 @@ void launch_bprop_direct(const PoolBprop& c, Stream stream) {
   MINIALEX_LAUNCH(maxpool_bprop_direct, blocks(c.dims, c.dims.H), dim3(THREADS), 0, stream, c.x, c.y, c.dy, c.dx, c.dims);
 }
 void launch_fprop_vector(const PoolFprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.dims) ? maxpool_fprop_vector<3, 2> : maxpool_fprop_vector<0, 0>), blocks(c.dims, c.dims.P), dim3(THREADS), 0, stream,
-                  c.x, c.y, c.dims);
+  MINIALEX_LAUNCH((paper(c.dims) ? maxpool_fprop_vector<3, 2> : maxpool_fprop_vector<0, 0>), blocks(c.dims, c.dims.P), dim3(THREADS), 0,
+                  stream, c.x, c.y, c.dims);
 }
 void launch_bprop_vector(const PoolBprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.dims) ? maxpool_bprop_vector<3, 2> : maxpool_bprop_vector<0, 0>), blocks(c.dims, c.dims.H), dim3(THREADS), 0, stream,
-                  c.x, c.y, c.dy, c.dx, c.dims);
+  MINIALEX_LAUNCH((paper(c.dims) ? maxpool_bprop_vector<3, 2> : maxpool_bprop_vector<0, 0>), blocks(c.dims, c.dims.H), dim3(THREADS), 0,
+                  stream, c.x, c.y, c.dy, c.dx, c.dims);
 }
 
 }  // namespace

@@ -42,7 +42,8 @@ struct Position {
 };
 
 template <bool PAPER>
-__global__ void __launch_bounds__(THREADS) spatial_norm_fprop_direct(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
+__global__ void __launch_bounds__(THREADS)
+    spatial_norm_fprop_direct(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.size()) return;
   const Position at(i, d);
@@ -51,7 +52,8 @@ __global__ void __launch_bounds__(THREADS) spatial_norm_fprop_direct(const float
 
 template <bool PAPER>
 __global__ void __launch_bounds__(THREADS, 4)
-    spatial_norm_bprop_direct(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d, NormConstants n) {
+    spatial_norm_bprop_direct(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d,
+                              NormConstants n) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.size()) return;
   const Position at(i, d);
@@ -121,7 +123,8 @@ MINIALEX_DEVICE float sum_column(const float* rows, int width, int i, int j, int
 }
 
 template <bool PAPER>
-__global__ void __launch_bounds__(THREADS) spatial_norm_fprop_tiled(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
+__global__ void __launch_bounds__(THREADS)
+    spatial_norm_fprop_tiled(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
   MINIALEX_DYNAMIC_SHARED(float, shared);
   const Place place(d);
   const int radius = d.n / 2, width = TILE + 2 * radius;
@@ -140,7 +143,8 @@ __global__ void __launch_bounds__(THREADS) spatial_norm_fprop_tiled(const float*
 
 template <bool PAPER>
 __global__ void __launch_bounds__(THREADS)
-    spatial_norm_bprop_tiled(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d, NormConstants n) {
+    spatial_norm_bprop_tiled(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d,
+                             NormConstants n) {
   MINIALEX_DYNAMIC_SHARED(float, shared);
   const Place place(d);
   const int radius = d.n / 2, middle = TILE + 2 * radius, width = middle + 2 * radius, lane = place.lane;
@@ -154,7 +158,8 @@ __global__ void __launch_bounds__(THREADS)
     float through = 0;
     if (place.inside(h, w, d)) {
       const float scale = norm_scale(sum_column(rows, middle, i, j, d.n, lane), n);
-      through = norm_through(tile[((i + radius) * width + j + radius) * CHANNELS + lane], dy[place.at(h, w, d)], scale, norm_power<PAPER>(scale, n));
+      through = norm_through(tile[((i + radius) * width + j + radius) * CHANNELS + lane], dy[place.at(h, w, d)], scale,
+                             norm_power<PAPER>(scale, n));
     }
     throughs[k * CHANNELS + lane] = through;
   }
@@ -194,12 +199,12 @@ dim3 blocks_tiled(const NormDims& d) {
 }
 
 void launch_fprop_direct(const NormFprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.beta) ? spatial_norm_fprop_direct<true> : spatial_norm_fprop_direct<false>), blocks_direct(c.dims), dim3(THREADS), 0,
-                  stream, c.x, c.y, c.dims, NormConstants(c));
+  MINIALEX_LAUNCH((paper(c.beta) ? spatial_norm_fprop_direct<true> : spatial_norm_fprop_direct<false>), blocks_direct(c.dims),
+                  dim3(THREADS), 0, stream, c.x, c.y, c.dims, NormConstants(c));
 }
 void launch_bprop_direct(const NormBprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.beta) ? spatial_norm_bprop_direct<true> : spatial_norm_bprop_direct<false>), blocks_direct(c.dims), dim3(THREADS), 0,
-                  stream, c.x, c.dy, c.dx, c.dims, NormConstants(c));
+  MINIALEX_LAUNCH((paper(c.beta) ? spatial_norm_bprop_direct<true> : spatial_norm_bprop_direct<false>), blocks_direct(c.dims),
+                  dim3(THREADS), 0, stream, c.x, c.dy, c.dx, c.dims, NormConstants(c));
 }
 void launch_fprop_tiled(const NormFprop& c, Stream stream) {
   MINIALEX_LAUNCH((paper(c.beta) ? spatial_norm_fprop_tiled<true> : spatial_norm_fprop_tiled<false>), blocks_tiled(c.dims), dim3(THREADS),
