@@ -28,6 +28,14 @@ const char* dgrad_in_one_chain(const ConvDims& d) {
   return one_chain(d, std::min(d.Kg(), d.Ky())) ? too_large(d) : "a pixel hears from more than 4,096 maps and taps, rounded up to 16 a tap";
 }
 
+const char* wgrad_refuses(const ConvDims& d) {
+  return d.groups * conv_wgrad_ranges(d) > 65535 ? "too many groups and pixels for a grid" : too_large(d);
+}
+const char* wgrad_by_vectors(const ConvDims& d) {
+  const bool fours = d.Cx() % 4 == 0 && d.Cg() % 4 == 0 && d.Ky() % 4 == 0 && d.Kg() % 4 == 0;
+  return fours ? wgrad_refuses(d) : "channels or maps that are no multiples of 4";
+}
+
 // A large tile reads shared memory half as often; it pays where it is filled and there is one for each of some 100 multiprocessors.
 bool fills_large_tiles(int64_t rows, int64_t columns, int64_t products) {
   const int64_t down = ceil_div(rows, 128), across = ceil_div(columns, 128);
@@ -35,6 +43,10 @@ bool fills_large_tiles(int64_t rows, int64_t columns, int64_t products) {
 }
 bool dgrad_fills(const ConvDims& d) { return fills_large_tiles(int64_t(d.N) * d.H * d.W, d.Cg(), d.groups); }
 bool fprop_fills(const ConvDims& d) { return fills_large_tiles(int64_t(d.N) * d.P * d.Q, d.Kg(), d.groups); }
+bool wgrad_fills(const ConvDims& d) { return fills_large_tiles(d.Kg(), int64_t(d.R) * d.S * d.Cg(), d.groups * conv_wgrad_ranges(d)); }
+
+// Where most of a tile would be zeros, a thread for each number wins: taps that a stride leaves out, channels that there are not.
+bool dgrad_pays(const ConvDims& d) { return int64_t(d.stride) * d.stride * ceil_div(d.Cg(), 64) * 64 <= 8 * int64_t(d.Cg()); }
 
 }  // namespace
 
@@ -60,7 +72,7 @@ const Op<ConvDgrad>& conv_dgrad() {
   static const Op<ConvDgrad> op{"conv_dgrad",
                                 {
                                   {"tiled_128x128", "float32", dgrad_in_one_chain, dgrad_fills, nullptr, conv_dgrad_tiled_128x128},
-                                  {"tiled_64x64", "float32", too_large, nullptr, nullptr, conv_dgrad_tiled_64x64},
+                                  {"tiled_64x64", "float32", too_large, dgrad_pays, nullptr, conv_dgrad_tiled_64x64},
                                   {"tf32", "tf32", conv_mma::refuses_dgrad, conv_mma::large_dgrad, conv_mma::workspace_dgrad,
                                    conv_mma::launch_dgrad<mma::TF32, true>},
                                   {"tf32_64x64", "tf32", conv_mma::refuses_dgrad, nullptr, conv_mma::workspace_dgrad,
@@ -77,6 +89,8 @@ const Op<ConvDgrad>& conv_dgrad() {
 const Op<ConvWgrad>& conv_wgrad() {
   static const Op<ConvWgrad> op{"conv_wgrad",
                                 {
+                                  {"tiled_128x128", "float32", wgrad_by_vectors, wgrad_fills, conv_wgrad_tiled_workspace, conv_wgrad_tiled_128x128},
+                                  {"tiled_64x64", "float32", wgrad_refuses, nullptr, conv_wgrad_tiled_workspace, conv_wgrad_tiled_64x64},
                                   {"tf32", "tf32", conv_mma::refuses_wgrad, conv_mma::large_wgrad, conv_mma::workspace_wgrad,
                                    conv_mma::launch_wgrad<mma::TF32, true>},
                                   {"tf32_64x64", "tf32", conv_mma::refuses_wgrad, nullptr, conv_mma::workspace_wgrad,

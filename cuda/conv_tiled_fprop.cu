@@ -5,7 +5,7 @@
 // that run; where a filter reads some channels of a pixel only, a run is one tap.  conv1 (C = 3) has 11 runs of 33.
 //
 //   variant        registers (sm_80, 90)  shared bytes  bytes from global memory / multiply-adds, of a slice
-//   tiled_128x128  128, 128               16,896        8,192 / 131,072
+//   tiled_128x128  128, 120               16,896        8,192 / 131,072
 //   tiled_64x64    79, 80                 17,408        8,192 / 65,536
 #include <minialex/conv_variants.h>
 #include <minialex/gemm_tile.h>

@@ -9,5 +9,9 @@ void conv_fprop_tiled_128x128(const ConvFprop& call, Stream stream);
 void conv_fprop_tiled_64x64(const ConvFprop& call, Stream stream);
 void conv_dgrad_tiled_128x128(const ConvDgrad& call, Stream stream);
 void conv_dgrad_tiled_64x64(const ConvDgrad& call, Stream stream);
+void conv_wgrad_tiled_128x128(const ConvWgrad& call, Stream stream);
+void conv_wgrad_tiled_64x64(const ConvWgrad& call, Stream stream);
+int64_t conv_wgrad_ranges(const ConvDims& dims);       // partial gradients that are added up, a function of N, P and Q
+size_t conv_wgrad_tiled_workspace(const ConvDims& dims);
 
 }  // namespace minialex
