@@ -209,10 +209,9 @@ template <class Precision, class T, class A, class B> struct Product {
     MINIALEX_UNROLL for (int i = 0; i < T::MI; ++i)
       MINIALEX_UNROLL for (int j = 0; j < T::NI; ++j)
         MINIALEX_UNROLL for (int e = 0; e < 4; ++e) sum[i][j][e] = 0.f;
-    __syncthreads();                                    // nobody reads the buffers and places of a run before
     CopyA copy_a(a, shared.a, m);
     CopyB copy_b(b, shared.b, n);
-    __syncthreads();                                    // the places are written
+    __syncthreads();                                    // the places are written, and nobody multiplies the last step of a run before
     const int steps = (end - begin + DEPTH - 1) / DEPTH;
     if constexpr (Precision::ASYNC) {
       constexpr int AHEAD = Precision::STAGES - 1;
