@@ -10,7 +10,7 @@ MINIALEX_BIND(conv) {
   publish(module, conv_wgrad(), dims);
   module.def("conv_fprop", [dims](const py::tuple& words, py::object x, py::object w, py::object b, py::object y, bool relu, const Context& context,
                                   const Name& variant) {
-    const Doorbell bell(conv_fprop(), context);
+    const Doorbell bell(conv_fprop(), context, relu ? "conv_relu_fprop" : "conv_fprop");
     const ConvDims d = dims(words);
     bell.ring({d, bell.in<float>("x", x, d.x_size()), bell.in<float>("w", w, d.w_size()), bell.optional<float>("b", b, d.K),
                bell.out<float>("y", y, d.y_size()), relu, nullptr}, variant);

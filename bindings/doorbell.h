@@ -40,21 +40,22 @@ inline void trace(const char* op, const std::string& dims, const char* variant, 
 
 template <class Call> class Doorbell {
  public:
-  Doorbell(const Op<Call>& op, const Context& context) : op_(op), context_(context) {}
+  // `name` is what the caller called, where two ops share a table.
+  Doorbell(const Op<Call>& op, const Context& context, const char* name = nullptr) : op_(op), context_(context), name_(name ? name : op.name) {}
 
   template <class T> const T* in(const char* name, const py::handle& array, int64_t count) const {
-    return device_pointer<T>(op_.name, name, array, count, context_.device);
+    return device_pointer<T>(name_, name, array, count, context_.device);
   }
   template <class T> T* out(const char* name, const py::handle& array, int64_t count) const {
-    return device_pointer<T>(op_.name, name, array, count, context_.device);
+    return device_pointer<T>(name_, name, array, count, context_.device);
   }
   template <class T> const T* optional(const char* name, const py::handle& array, int64_t count) const {
     return array.is_none() ? nullptr : in<T>(name, array, count);
   }
 
   void ring(Call call, const Name& variant) const {
-    const auto& row = variant ? forced(op_, call.dims, *variant) : choose(op_, call.dims, context_.precision.c_str());
-    trace(op_.name, call.dims.text(), row.name, row.precision);
+    const auto& row = variant ? forced(op_, call.dims, *variant, name_) : choose(op_, call.dims, context_.precision.c_str());
+    trace(name_, call.dims.text(), row.name, row.precision);
     const size_t bytes = row.workspace ? row.workspace(call.dims) : 0;
     call.workspace = bytes ? reinterpret_cast<void*>(py::cast<uintptr_t>(context_.workspace(bytes))) : nullptr;
     const py::gil_scoped_release release;
@@ -65,6 +66,7 @@ template <class Call> class Doorbell {
  private:
   const Op<Call>& op_;
   const Context& context_;
+  const char* name_;
 };
 
 // Makes an op's table visible to Python: module.tables["conv_fprop"] = [(name, precision), ...], and the pure choice as

@@ -14,17 +14,19 @@ import numpy as np
 
 from .fuse import fuse as fuse_layers
 from .layers import Layer, Run, SoftmaxLoss
-from .memory import Arena, Buffers, PingPong, initial
-from .spec import MiniAlexError, Shape, ShapeError
+from .memory import ALIGN, Arena, Buffers, PingPong, initial
+from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
 
 
 class Net:
     """`layers` ends in a SoftmaxLoss; `input` is the Shape of one image; at most `batch` images a pass.
 
-    `net.input(n)` is the array (1, n, H, W, C) to fill before `fprop`.
+    `net.input(n)` is the array (1, n, H, W, C) to fill before `fprop`.  `arenas`: how many arrays of all parameters the device must have
+    room for, 3 with SGD's velocity.
     """
 
-    def __init__(self, layers: list[Layer], input: Shape, batch: int, ops, *, seed: int = 0, dtype: str = "float32", fuse: bool = True):
+    def __init__(self, layers: list[Layer], input: Shape, batch: int, ops, *, seed: int = 0, dtype: str = "float32", fuse: bool = True,
+                 arenas: int = 3):
         if not layers or not isinstance(layers[-1], SoftmaxLoss):
             raise ShapeError("a net ends in a SoftmaxLoss layer: append SoftmaxLoss('loss')")
         self.ops, self.batch, self.dtype, self.seed = ops, batch, dtype, seed
@@ -41,6 +43,10 @@ class Net:
         self.classes = self.shapes[-1].C
 
         specs = {(layer.name, spec.name): spec for layer, x in zip(body, self.shapes, strict=False) for spec in layer.params(x)}
+        self._split = next((i for i, layer in enumerate(body) if not layer.per_image), len(body))
+        filters = [spec.size for layer, x in zip(body[:self._split], self.shapes, strict=False) for spec in layer.params(x)]
+        self._fixed = arenas * sum(spec.size + ALIGN for spec in specs.values()) + max(filters, default=0)     # numbers, of any batch
+        self._check_room()
         self.params = Arena(ops, specs, dtype)
         self.grads = self.params.like()
         for key, spec in specs.items():
@@ -52,6 +58,27 @@ class Net:
         self._plan_gradients()
 
     # ---------------------------------------------------------------- planning
+    def bytes(self, batch: int) -> int:
+        """Device memory for steps of `batch` images, from the shapes alone: parameters, activations, two gradients below the first linear
+        layer and two from there on, the pictures, and a workspace of the kernels (the largest output and filters)."""
+        sizes, split = [shape.size for shape in self.shapes], self._split
+        held = sum(size for size, share in zip(sizes, self._shares(), strict=True) if share is None)
+        gradients = 2 * max(sizes[split:]) + 2 * max(sizes[1:split + 1], default=0)
+        image = held + gradients + sizes[0] // 2 + max(sizes[1:], default=0) + self.classes + 2
+        return (self._fixed + batch * image) * np.dtype(self.dtype).itemsize
+
+    def _check_room(self) -> None:
+        """Refuses what the device has no room for before any of it is taken.  Memory of the host is not counted."""
+        if not hasattr(self.ops, "kernels"):
+            return
+        device, free = self.ops.kernels.room()
+        needed, fixed = self.bytes(self.batch), self.bytes(0)
+        most = (free - fixed) * self.batch // (needed - fixed)
+        if needed > free:
+            advice = f"use a batch of {most} (-b {most})" if most > 0 else "not even one image fits, use --device cpu"
+            raise DeviceMemoryError(f"--device {device}: this network at batch {self.batch} needs {needed:,} bytes, "
+                                    f"{free:,} are free; {advice}")
+
     def _shares(self) -> list[int | None]:
         """A layer in place writes over its input, unless the layer below still has to read that."""
         shares: list[int | None] = [None]
@@ -62,7 +89,6 @@ class Net:
 
     def _plan_gradients(self) -> None:
         ops, sizes = self.ops, [shape.size for shape in self.shapes]
-        self._split = next((i for i, layer in enumerate(self.layers) if not layer.per_image), len(self.layers))
         every = [ops.image_ranges(n) for n in range(1, self.batch + 1)]     # fewer images may have more ranges: 60 than 100
         most = max(map(len, every))
         self._block = max(stop - start for ranges in every for blocks in ranges for start, stop in blocks)

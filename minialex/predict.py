@@ -45,7 +45,7 @@ def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, wor
     config, recipe, _ = resolve({"device": device, "recipe": expected}, state["config"])
     ops: ModuleType = backends.load(*config.backend)
     ops.set_workers(workers)
-    net = Net(recipe.build(len(state["classes"])), recipe.input, batch, ops, seed=config.seed)
+    net = Net(recipe.build(len(state["classes"])), recipe.input, batch, ops, seed=config.seed, arenas=2)
     for key, spec in net.params.specs.items():
         value = arrays.get("w/" + ".".join(key))
         if value is None or value.shape != spec.shape:

@@ -12,7 +12,6 @@ from minialex.spec import pool_extent
 
 OUTPUTS = {"fprop": ("y",), "bprop": ("dx",), "dgrad": ("dx",), "wgrad": ("dw", "db"), "test": ("y",), "sum": ("y",), "update": ("w", "v")}
 COMPUTING = tuple(op for op in OPS if op == "joint_sum" or op.endswith(("_fprop", "_bprop", "_dgrad", "_wgrad", "_update", "_test")))
-TABLE = {"conv_relu_fprop": "conv_fprop", "dropout_bprop": "dropout_fprop"}         # ops that run on another op's table
 PER_IMAGE = tuple(op for op in COMPUTING if op != "sgd_update")
 
 

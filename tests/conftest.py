@@ -50,8 +50,8 @@ def ways(stem: str) -> list[str]:
             kernels = backends.load(backend).kernels
         except BackendUnavailable:
             continue                                                        # required, but not there: the fixture fails
-        tables = (kernels.extension.tables.get(op, ()) for op in OPS if op.startswith(f"{stem}_"))
-        rows = dict.fromkeys(name for table in tables for name, precision in table if precision == "float32")
+        tables = [op for op in OPS if op.startswith(f"{stem}_") and op in kernels.extension.tables]
+        rows = dict.fromkeys(name for op in tables for name in kernels.variants(op) if kernels.precision_of(op, name) == "float32")
         names += [f"{backend}:{variant}" for variant in rows]
     return names
 

@@ -38,7 +38,8 @@ MAY_IMPORT = {
     # never the oracle: it would judge itself
     "backends.compiled": ("spec", "backends.checks", "backends.signatures"),
     "backends.emulated": ("spec", "_emulated", "backends.compiled", "backends.emulated"),
-    "backends.cuda": ("spec", "_cuda", "backends.compiled"),
+    "backends.library": ("spec", "backends.compiled"),
+    "backends.cuda": ("spec", "_cuda", "backends.library"),
     "nets": FLOOR_2, "columns": FLOOR_2,
     "progress": (), "config": (*FLOOR_0, *FLOOR_2),
     "memory": FLOOR_3, "exchange": FLOOR_3, "fuse": FLOOR_3, "net": FLOOR_3,
@@ -51,7 +52,7 @@ MAY_IMPORT = {
 ONLY_STDLIB = ("__init__", "spec", "files", "layers", "nets", "columns", "fuse",
                "backends.signatures", "backends.checks", "backends.__init__")
 ONLY_NUMPY = ("philox", "memory", "exchange", "net", "optim", "backends.reference", "backends.cpu", "backends.compiled",
-              "backends.emulated", "testing")
+              "backends.library", "backends.emulated", "testing")
 PEERS = {"bench": {"torch", "cupy"}, "backends.cuda": {"cupy"}}         # where installed: the bench's peer, the extra's arrays
 BY_NAME = ("backends.__init__", "testing.mutants")
 IMPORT_NAME = {"pillow": "PIL"}

@@ -25,7 +25,7 @@ import checked, test_checked
 from minialex.spec import ShapeError
 kernels = checked.kernels(checked.load(checked.Path(sys.argv[1])))
 for op in sys.argv[2:]:
-    for variant in kernels.variants(test_checked.SHARED_TABLES.get(op, op)):
+    for variant in kernels.variants(op):
         for case in test_checked.CASES.get(op) or test_checked.CASES[test_checked.stem_of(op)]:
             print(op, variant, case, flush=True)
             for arguments in test_checked.calls(op, case, np.random.default_rng(1)):

@@ -33,6 +33,7 @@ class Memory(Protocol):
     def copy(self, source: Any, out: Any) -> None: ...
     def stream(self) -> int: ...
     def workspace(self, nbytes: int) -> int: ...
+    def free(self) -> int: ...
 
 
 def _float32(op: str, array: Any) -> None:
@@ -58,7 +59,16 @@ class Compiled:
         count = self.extension.device_count()
         if not 0 <= device < count:
             raise MiniAlexError(f"there is no device {device}: this backend has {count}, numbered from 0")
-        return Compiled(self.extension, type(self.memory)(self.extension, device))
+        return type(self)(self.extension, type(self.memory)(self.extension, device))
+
+    @property
+    def kernels(self) -> Compiled:
+        """Itself, as a backend's module has it."""
+        return self
+
+    def room(self) -> tuple[str, int]:
+        """(name, free bytes) of this device."""
+        return f"{self.extension.__name__.rpartition('_')[2]}:{self.memory.device}", self.memory.free()
 
     def devices(self) -> list[str]:
         """One description for each device."""
@@ -274,7 +284,7 @@ class Compiled:
 
     def _dropout(self, op, x, y, keep, scale, seed, step, layer, first, variant):
         low = 0xFFFFFFFF
-        self._ring("dropout_fprop", x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step & low, layer & low,
+        self._ring(op, x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step & low, layer & low,
                    first & low, variant=variant)
 
     def dropout_fprop(self, x, y, *, keep, scale, seed, step, layer, first, variant=None):

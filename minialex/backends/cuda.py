@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from types import ModuleType
 
 import numpy as np
@@ -15,8 +16,8 @@ import numpy as np
 try:
     from .. import _cuda
 except ImportError as error:
-    raise ImportError("the CUDA kernels are not built: install a CUDA toolkit 12 or 13 with nvcc, "
-                      f"then `pip install -e .` ({error})") from error
+    toolkit = "" if shutil.which("nvcc") else "there is no nvcc; install a CUDA toolkit 12 or 13, then "
+    raise ImportError(f"the CUDA kernels are not built: {toolkit}`pip install -e .` builds them ({error})") from error
 if _reason := _cuda.unavailable_reason():
     raise ImportError(_reason)
 try:
@@ -26,11 +27,13 @@ except ImportError as error:
                       f"pip install 'minialex[cuda13]', or [cuda12] ({error})") from error
 
 from ..spec import DeviceMemoryError
-from .compiled import Compiled
+from .library import WithLibrary
 
 
 class CupyMemory:
     """CuPy's arrays of one device."""
+
+    xp = cupy
 
     def __init__(self, extension: ModuleType, device: int = 0):
         self.extension, self.device = extension, device
@@ -47,9 +50,23 @@ class CupyMemory:
             self._workspace = self.empty((nbytes,), "uint8")
         return self._workspace.data.ptr
 
+    def current(self) -> cupy.cuda.Device:
+        """Makes this device CuPy's own, in a `with`."""
+        return cupy.cuda.Device(self.device)
+
+    def free(self) -> int:
+        """Bytes that nobody has, and those that CuPy's pool keeps for the next array."""
+        with self.current():
+            return self.extension.memory_info(self.device)[0] + cupy.get_default_memory_pool().free_bytes()
+
+    def held(self) -> int:
+        """Bytes that CuPy's pool has taken from the device."""
+        with cupy.cuda.Device(self.device):
+            return cupy.get_default_memory_pool().total_bytes()
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> cupy.ndarray:
         try:
-            with cupy.cuda.Device(self.device):
+            with self.current():
                 return cupy.empty(shape, dtype)
         except cupy.cuda.memory.OutOfMemoryError as error:
             free, total = self.extension.memory_info(self.device)
@@ -72,5 +89,5 @@ class CupyMemory:
 if os.environ.get("MINIALEX_CUDA_POOL") == "0":
     cupy.cuda.set_allocator(None)               # compute-sanitizer then knows where each array ends
 
-kernels = Compiled(_cuda, CupyMemory(_cuda))
+kernels = WithLibrary(_cuda, CupyMemory(_cuda))
 globals().update(kernels.exports())

@@ -51,6 +51,7 @@ def _on_gpu(clock: CudaClock) -> dict[str, float]:
     for precision, kind in (("float32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)):
         a = torch.randn(SIDE, SIDE, device="cuda").to(kind)
         out = torch.empty_like(a)
+        torch.cuda.synchronize()                                                # the numbers came on another stream
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         with on_the_same_stream():

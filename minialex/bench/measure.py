@@ -46,8 +46,10 @@ def once(step: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def take_turns(contenders: list[Contender], rounds: int, warm_up: int = 1, pause: float = PAUSE) -> None:
-    """One step of each contender a round, so that a busy spell of the machine meets all of them; every other round in reverse."""
+def take_turns(contenders: list[Contender], rounds: int, warm_up: int = 1, pause: float = PAUSE, lead: int = 0) -> None:
+    """One step of each contender a round, so that a busy spell of the machine meets all of them; every other round in reverse.
+
+    lead : untimed steps right before each timed one; a GPU that waited has lowered its clock"""
     gc.collect()
     for contender in contenders:
         for _ in range(warm_up):
@@ -55,6 +57,8 @@ def take_turns(contenders: list[Contender], rounds: int, warm_up: int = 1, pause
     for number in range(rounds):
         for contender in contenders if number % 2 == 0 else reversed(contenders):
             time.sleep(pause)
+            for _ in range(lead):
+                contender.step()
             wall, cpu = once(contender.step)
             contender.wall.append(wall)
             contender.cpu.append(cpu)

@@ -16,16 +16,13 @@ from .ceilings import ceilings
 from .clocks import CudaClock, HostClock, clock_of
 from .rows import Row, rows
 
-ALIAS = {"conv_relu_fprop": "conv_fprop", "dropout_bprop": "dropout_fprop"}     # ops that run on another op's table
-
 
 def variants_of(ops, op: str) -> tuple[tuple[str | None, str], ...]:
     """(variant, precision) of each row of an op's table; backends without tables have one nameless way."""
     kernels = getattr(ops, "kernels", None)
     if kernels is None:
         return ((None, "float32"),)
-    table = ALIAS.get(op, op)
-    return tuple((name, kernels.precision_of(table, name)) for name in kernels.variants(table))
+    return tuple((name, kernels.precision_of(op, name)) for name in kernels.variants(op))
 
 
 class Line:
@@ -39,7 +36,7 @@ class Line:
         """Own calls and the peer's take turns, warm and cold."""
         own = clock.prepare(self.row.prepared(ops, self.variant))
         hot, cold, other = [], [], []
-        for _ in range(rounds):
+        for _ in range(clock.rounds(rounds)):
             hot.append(clock.milliseconds(own, cold=False))
             cold.append(clock.milliseconds(own, cold=True))
             if peer is not None:
@@ -126,5 +123,5 @@ def _peer_of(line: Line, backend: str, clock, made: dict) -> Callable | None:
     key = (id(line.row), line.precision)
     if key not in made:
         made.clear()                                # arrays of earlier rows
-        made[key] = peer_call(line.row, line.precision, "cuda" if backend == "cuda" else "cpu")
-    return made[key]
+        made[key] = line.row, peer_call(line.row, line.precision, "cuda" if backend == "cuda" else "cpu")     # the row keeps its id
+    return made[key][1]

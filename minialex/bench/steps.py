@@ -102,7 +102,7 @@ def bench_steps(name: str, ops, device: str, batches: list[int], peers: tuple[st
     tables = []
     for batch in batches:
         entries = contenders(name, ops, device, batch, peers, best)
-        take_turns(entries, rounds)
+        take_turns(entries, rounds, **(dict(warm_up=3, pause=0.0, lead=2) if device.startswith("cuda") else {}))
         own = entries[0]
         rows = []
         print(f"\nwhole step of {name}, batch {batch}, {rounds} rounds, contenders in turn")
@@ -113,13 +113,14 @@ def bench_steps(name: str, ops, device: str, batches: list[int], peers: tuple[st
             print(f"{row['name']:<22}{row['ms']:>9.4g}{row['ms_min']:>9.4g}{row['ms_max']:>9.4g}{row['ms_per_image']:>10.2f}"
                   f"{row['images_per_second']:>10.1f}{row['cpu_ms']:>9.0f}{row['ratio']:>12.2f}   {row['note']}")
         memory = child_memory(name, device, batch)
-        print(f"peak memory of the MiniAlex step, a process of its own: {memory / 2**30:.2f} GiB", flush=True)
+        kind = "device memory" if device.startswith("cuda") else "peak memory"
+        print(f"{kind} of the MiniAlex step, a process of its own: {memory / 2**30:.2f} GiB", flush=True)
         tables.append({"what": "step", "recipe": name, "batch": batch, "rounds": rounds, "rows": rows, "peak_memory_bytes": memory})
     return tables
 
 
 def child_memory(name: str, device: str, batch: int) -> int:
-    """Peak resident bytes of a fresh process that takes two steps: this one has held the peers' arrays too."""
+    """Peak bytes (resident, or of a GPU's pool) of a fresh process that takes two steps: this one has held the peers' arrays too."""
     command = [sys.executable, "-m", "minialex.bench", "memory", "--recipe", name, "--device", device, "--batch", str(batch)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -129,9 +130,10 @@ def child_memory(name: str, device: str, batch: int) -> int:
 
 
 def memory(name: str, ops, batch: int) -> int:
-    """Two steps in this process; its peak resident bytes."""
+    """Two steps in this process; its peak resident bytes, or what a GPU's memory pool took from the device."""
     recipe, _, net, labels = start(name, ops, batch)
     step = own_step(recipe, net, labels)
     step()
     step()
-    return peak_memory()
+    held = getattr(getattr(getattr(ops, "kernels", None), "memory", None), "held", peak_memory)
+    return held()

@@ -7,6 +7,7 @@ runs over all channels and not by column, dropout draws its own mask.  bf16 peer
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -20,11 +21,16 @@ aten = torch.ops.aten
 
 
 @contextlib.contextmanager
-def on_the_same_stream() -> Iterator[None]:
+def on_the_same_stream() -> Iterator[torch.cuda.Stream]:
     """PyTorch's work on CuPy's current stream, so that one pair of events times both."""
     import cupy
-    with torch.cuda.stream(torch.cuda.ExternalStream(cupy.cuda.get_current_stream().ptr)):
-        yield
+    stream = torch.cuda.ExternalStream(cupy.cuda.get_current_stream().ptr)
+    with torch.cuda.stream(stream):
+        yield stream
+
+
+def _there(device: str) -> contextlib.AbstractContextManager:
+    return on_the_same_stream() if device == "cuda" else contextlib.nullcontext()
 
 
 class _Made:
@@ -120,7 +126,8 @@ def _update(row: Row, made: _Made) -> Callable:
 
 def peer_call(row: Row, precision: str, device: str) -> Callable[[], None] | None:
     """PyTorch's call, ready to be timed, or None where it has no such op."""
-    call = _call(row, precision, device)
+    with _there(device):                # autograd goes back on the stream of the way there
+        call = _call(row, precision, device)
     return None if call is None else _timed(call, precision, device, autograd=row.op.endswith("bprop"))
 
 
@@ -179,9 +186,29 @@ def _timed(call: Callable, precision: str, device: str, autograd: bool) -> Calla
     def run() -> None:
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
-        stream = on_the_same_stream() if device == "cuda" else contextlib.nullcontext()
-        with stream, contextlib.nullcontext() if autograd else torch.no_grad():
+        with _there(device), contextlib.nullcontext() if autograd else torch.no_grad():
             call()
     for _ in range(3):
         run()
-    return run
+    return _graphed(run) if device == "cuda" else run
+
+
+def _graphed(run: Callable[[], None]) -> Callable[[], None]:
+    """The call as a CUDA graph, as MiniAlex's own are: PyTorch's time for Python and dispatch lies outside too.  Where PyTorch cannot
+    capture it, the call itself."""
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with on_the_same_stream() as stream, torch.cuda.graph(graph, stream=stream):
+            run()
+    except RuntimeError as error:
+        print(f"peer not captured as a CUDA graph, timed with its dispatch: {str(error).splitlines()[0]}", file=sys.stderr)
+        torch.cuda.synchronize()
+        return run
+
+    def replay() -> None:
+        with on_the_same_stream():
+            graph.replay()
+    replay()
+    torch.cuda.synchronize()
+    return replay

@@ -27,7 +27,6 @@ from .gradcheck import away_from, distinct
 
 BUDGET = 50_000_000         # multiply-adds of one image up to which a network is checked as it is
 DIRECTIONS = 3
-SHARED = {"conv_relu_fprop": "conv_fprop", "dropout_bprop": "dropout_fprop"}        # ops that run on another op's table
 
 
 FUSED = (ConvReLU, LRNMaxPool)
@@ -90,7 +89,7 @@ class Watched:
         composed = _one_after_the_other(self._ops, op, arrays, options) if op.startswith("lrn_maxpool") else None
         ran = self._run(op, function, given)
         want = composed or op_bounds.run(reference, op, before, options)
-        precision = self._kernels.precision_of(SHARED.get(op, op), ran) if ran else "float32"
+        precision = self._kernels.precision_of(op, ran) if ran else "float32"
         bound = dict.fromkeys(want, 0.0) if composed else op_bounds.allowed(reference, op, before, options, want, "float32", precision)
         error = max(worst(self._ops.to_host(arrays[name]), want[name], bound[name]) for name in want)
         self.bounds |= {name: np.broadcast_to(bound[name], want[name].shape) for name in want}
@@ -101,7 +100,7 @@ class Watched:
         if not hasattr(self._kernels, "extension"):
             function(**given)
             return ""
-        forced = {"variant": self._variant} if self._variant in self._kernels.variants(SHARED.get(op, op)) else {}
+        forced = {"variant": self._variant} if self._variant in self._kernels.variants(op) else {}
         with _chosen(self._kernels, self._precision) as chosen:
             try:
                 function(**given, **forced)

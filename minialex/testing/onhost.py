@@ -74,10 +74,8 @@ class OnHost:
             self._back(op, name, arrays[name], device[key][0])
 
     def table(self, op: str) -> tuple[str, ...]:
-        """The variants of an op; conv_relu_fprop and dropout_bprop run on another op's table."""
-        shared = {"conv_relu_fprop": "conv_fprop", "dropout_bprop": "dropout_fprop"}
-        name = shared.get(op, op)
-        return self.kernels.variants(name) if name in self.kernels.extension.tables else ()
+        """The variants of an op; () for what is no kernel."""
+        return self.kernels.variants(op) if op in self.kernels.extension.tables else ()
 
     def _run(self, op: str, function: Callable, arguments: dict[str, Any]) -> None:
         try:

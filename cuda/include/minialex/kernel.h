@@ -29,7 +29,7 @@ void cuda_check(cudaError_t status, const char* what, const char* file, int line
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Stream stream,
             Arguments&&... arguments) {
-  if (shared_bytes > 48 * 1024)
+  if (shared_bytes > 0)                                 // CUDA allows 48 KiB unasked, less what the kernel has of static shared memory
     cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name, __FILE__, __LINE__);
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
   cuda_check(cudaGetLastError(), name, __FILE__, __LINE__);

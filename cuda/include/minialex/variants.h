@@ -38,19 +38,22 @@ template <class Call> const Variant<Call>& choose(const Op<Call>& op, const type
   return op.variants.back();
 }
 
-// The row called `name`; ShapeError where there is none or it refuses the dims.
-template <class Call> const Variant<Call>& forced(const Op<Call>& op, const typename Call::Dims& dims, const std::string& name) {
+// The row called `name`; ShapeError where there is none or it refuses the dims.  `caller`: the op's name in the message, where two ops
+// share a table.
+template <class Call> const Variant<Call>& forced(const Op<Call>& op, const typename Call::Dims& dims, const std::string& name,
+                                       const char* caller = nullptr) {
+  caller = caller ? caller : op.name;
   std::string names;
   for (const auto& variant : op.variants) {
     if (name == variant.name) {
       const char* why = refusal(variant, dims);
-      MINIALEX_CHECK(ShapeError, !why, op.name, ": variant ", name, " does not run ", dims.text(), ": ", why ? why : "");
+      MINIALEX_CHECK(ShapeError, !why, caller, ": variant ", name, " does not run ", dims.text(), ": ", why ? why : "");
       return variant;
     }
     names += names.empty() ? "" : ", ";
     names += variant.name;
   }
-  throw ShapeError(text(op.name, ": there is no variant ", name, "; there are ", names));
+  throw ShapeError(text(caller, ": there is no variant ", name, "; there are ", names));
 }
 
 }  // namespace minialex

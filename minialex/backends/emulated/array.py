@@ -118,6 +118,10 @@ class EmulatedMemory:
             self._workspace, self._workspace_size = Block(self.extension, self.device, nbytes), nbytes
         return self._workspace.pointer
 
+    def free(self) -> int:
+        """Bytes that nobody has."""
+        return self.extension.memory_info(self.device)[0]
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """Memory nobody has written: NaN when read as float."""
         dtype = str(np.dtype(dtype))
