@@ -15,7 +15,8 @@ MINIALEX_BIND(local) {
     bell.ring({{d, bell.in<float>("x", x, d.x_size()), bell.in<float>("w", w, positions * d.w_size()),
                 bell.optional<float>("b", b, positions * d.K), bell.out<float>("y", y, d.y_size()), false, nullptr}}, variant);
   });
-  module.def("local_dgrad", [dims](const py::tuple& words, py::object dy, py::object w, py::object dx, const Context& context, const Name& variant) {
+  module.def("local_dgrad", [dims](const py::tuple& words, py::object dy, py::object w, py::object dx, const Context& context,
+                                   const Name& variant) {
     const Doorbell bell(local_dgrad(), context);
     const ConvDims d = dims(words);
     bell.ring({{d, bell.in<float>("dy", dy, d.y_size()), bell.in<float>("w", w, int64_t(d.P) * d.Q * d.w_size()),
@@ -26,7 +27,8 @@ MINIALEX_BIND(local) {
     const Doorbell bell(local_wgrad(), context);
     const ConvDims d = dims(words);
     const int64_t positions = int64_t(d.P) * d.Q;
-    bell.ring({{d, bell.in<float>("x", x, d.x_size()), bell.in<float>("dy", dy, d.y_size()), bell.out<float>("dw", dw, positions * d.w_size()),
+    bell.ring({{d, bell.in<float>("x", x, d.x_size()), bell.in<float>("dy", dy, d.y_size()),
+                bell.out<float>("dw", dw, positions * d.w_size()),
                 bell.out<float>("db", db, positions * d.K), accumulate, nullptr}}, variant);
   });
 }

@@ -89,7 +89,8 @@ const Op<ConvDgrad>& conv_dgrad() {
 const Op<ConvWgrad>& conv_wgrad() {
   static const Op<ConvWgrad> op{"conv_wgrad",
                                 {
-                                  {"tiled_128x128", "float32", wgrad_by_vectors, wgrad_fills, conv_wgrad_tiled_workspace, conv_wgrad_tiled_128x128},
+                                  {"tiled_128x128", "float32", wgrad_by_vectors, wgrad_fills, conv_wgrad_tiled_workspace,
+                                   conv_wgrad_tiled_128x128},
                                   {"tiled_64x64", "float32", wgrad_refuses, nullptr, conv_wgrad_tiled_workspace, conv_wgrad_tiled_64x64},
                                   {"tf32", "tf32", conv_mma::refuses_wgrad, conv_mma::large_wgrad, conv_mma::workspace_wgrad,
                                    conv_mma::launch_wgrad<mma::TF32, true>},

@@ -84,7 +84,8 @@ template <class Tile, bool ANY> struct Senders {
     for (int v = 0; v < A::VECTORS; ++v)
       a[v] = read4(dy + (sender[v] + k), k + A::depth(v), 0, sender[v] < 0 ? 0 : plan.maps, plan.dy_vectors);
     MINIALEX_UNROLL
-    for (int v = 0; v < B::VECTORS; ++v) b[v] = read4(w + (row[v] + w_step), 0, 0, k + B::depth(v) < plan.maps ? channels : 0, plan.w_vectors);
+    for (int v = 0; v < B::VECTORS; ++v)
+      b[v] = read4(w + (row[v] + w_step), 0, 0, k + B::depth(v) < plan.maps ? channels : 0, plan.w_vectors);
     k += Tile::K;
     if (k < plan.maps) return;
     k = 0;
@@ -110,7 +111,8 @@ __global__ void __launch_bounds__(Tile::THREADS, BLOCKS)
     multiply<Tile>(shared, senders, plan.slices, sum);
   }
   hand_over<Tile>(shared, sum, plan.dx_vectors, [&](int row, int column, const float* from) {
-    const int pixel = int(blockIdx.x) * Tile::M + row, channel = int(blockIdx.y) * Tile::N + column, c = int(blockIdx.z) * plan.channels + channel;
+    const int pixel = int(blockIdx.x) * Tile::M + row, channel = int(blockIdx.y) * Tile::N + column;
+    const int c = int(blockIdx.z) * plan.channels + channel;
     if (pixel >= plan.pixels || channel >= plan.channels) return;
     float* to = dx + ((int64_t(c / plan.Cx) * plan.pixels + pixel) * plan.Cx + c % plan.Cx);
     if (plan.dx_vectors) {

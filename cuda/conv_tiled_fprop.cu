@@ -99,8 +99,8 @@ template <class Tile> struct Windows {
 // y = P_0 of the first part, y + P_c of the later ones; the last one adds b.  LONG: a part's sum may take several chains.
 template <class Tile, bool LONG, int BLOCKS>
 __global__ void __launch_bounds__(Tile::THREADS, BLOCKS)
-    conv_fprop_tiled(ConvDims d, Plan plan, int part, const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ b, float* y,
-                     bool relu) {
+    conv_fprop_tiled(ConvDims d, Plan plan, int part, const float* __restrict__ x, const float* __restrict__ w,
+                     const float* __restrict__ b, float* y, bool relu) {
   MINIALEX_SHARED(typename Tile::Shared, shared, );
   Windows<Tile> windows(d, plan, x, w, blockIdx.z, part);
   float sum[Tile::TM][Tile::TN];

@@ -124,7 +124,8 @@ __global__ void __launch_bounds__(Tile::THREADS, BLOCKS)
 
 // 32 maps, and 8 rows of threads that share out a range's pixels; their sums are added in the order of the rows.
 constexpr int LANES = 32, ROWS = 8;
-__global__ void __launch_bounds__(LANES* ROWS) conv_wgrad_bias(ConvDims d, Plan plan, const float* __restrict__ dy, float* __restrict__ partials) {
+__global__ void __launch_bounds__(LANES* ROWS)
+    conv_wgrad_bias(ConvDims d, Plan plan, const float* __restrict__ dy, float* __restrict__ partials) {
   MINIALEX_SHARED(float, sums, [ROWS][LANES]);
   const int lane = threadIdx.x % LANES, row = int(threadIdx.x) / LANES, range = blockIdx.y;
   const int k = int(blockIdx.x) * LANES + lane;
@@ -155,7 +156,8 @@ template <class Tile, bool VECTORS, int BLOCKS> void launch(const ConvWgrad& c, 
   const ConvDims& d = c.dims;
   const Plan plan = plan_of(d);
   float *dw = static_cast<float*>(c.workspace), *db = dw + plan.ranges * d.w_size();
-  const dim3 grid(ceil_div(plan.inputs, Tile::N), ceil_div(plan.maps, Tile::M), narrow(int64_t(d.groups) * plan.ranges, "groups times ranges"));
+  const int products = narrow(int64_t(d.groups) * plan.ranges, "groups times ranges");
+  const dim3 grid(ceil_div(plan.inputs, Tile::N), ceil_div(plan.maps, Tile::M), products);
   MINIALEX_LAUNCH((conv_wgrad_tiled<Tile, VECTORS, BLOCKS>), grid, dim3(Tile::THREADS), 0, stream, d, plan, c.x, c.dy, dw);
   MINIALEX_LAUNCH(conv_wgrad_bias, dim3(ceil_div(d.K, LANES), plan.ranges), dim3(LANES * ROWS), 0, stream, d, plan, c.dy, db);
   const auto add = [&](const float* partials, float* gradient, int64_t size) {

@@ -6,17 +6,20 @@
 namespace minialex {
 
 const Op<LocalFprop>& local_fprop() {
-  static const Op<LocalFprop> op{"local_fprop", {{"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_fprop<true, LocalFprop>}}};
+  static const Op<LocalFprop> op{"local_fprop",
+                                 {{"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_fprop<true, LocalFprop>}}};
   return op;
 }
 
 const Op<LocalDgrad>& local_dgrad() {
-  static const Op<LocalDgrad> op{"local_dgrad", {{"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_dgrad<true, LocalDgrad>}}};
+  static const Op<LocalDgrad> op{"local_dgrad",
+                                 {{"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_dgrad<true, LocalDgrad>}}};
   return op;
 }
 
 const Op<LocalWgrad>& local_wgrad() {
-  static const Op<LocalWgrad> op{"local_wgrad", {{"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_wgrad<true, LocalWgrad>}}};
+  static const Op<LocalWgrad> op{"local_wgrad",
+                                 {{"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_wgrad<true, LocalWgrad>}}};
   return op;
 }
 

@@ -25,8 +25,8 @@ template <bool LOCAL> MINIALEX_DEVICE int64_t filter(const ConvDims& d, int p, i
 
 // y = (P_0 + P_1 + ...) + b, P_c the product over part c.
 template <bool LOCAL>
-__global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ b,
-                                                 float* __restrict__ y, bool relu) {
+__global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, const float* __restrict__ x, const float* __restrict__ w,
+                                                    const float* __restrict__ b, float* __restrict__ y, bool relu) {
   const int64_t i = number();
   if (i >= d.y_size()) return;
   const int Ky = d.Ky(), Cx = d.Cx(), part = d.part();
@@ -56,7 +56,8 @@ __global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, const float* __r
 
 // dx = D_0 + D_1 + ... over the output columns that read this column of x.
 template <bool LOCAL>
-__global__ void __launch_bounds__(THREADS, 4) dgrad(ConvDims d, const float* __restrict__ dy, const float* __restrict__ w, float* __restrict__ dx) {
+__global__ void __launch_bounds__(THREADS, 4) dgrad(ConvDims d, const float* __restrict__ dy, const float* __restrict__ w,
+                                                    float* __restrict__ dx) {
   const int64_t i = number();
   if (i >= d.x_size()) return;
   const int Ky = d.Ky(), Cx = d.Cx();
@@ -84,10 +85,10 @@ __global__ void __launch_bounds__(THREADS, 4) dgrad(ConvDims d, const float* __r
   dx[i] = total;
 }
 
-// The first product pixel of output position (p, q)'s sum and the number of them: all N P Q, or its own N (LOCAL), P Q apart.
+// dw = the sum over all N P Q output positions, or over the N of its own (LOCAL).
 template <bool LOCAL>
-__global__ void __launch_bounds__(THREADS, 4) wgrad(ConvDims d, const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dw,
-                                                 bool accumulate) {
+__global__ void __launch_bounds__(THREADS, 4) wgrad(ConvDims d, const float* __restrict__ x, const float* __restrict__ dy,
+                                                    float* __restrict__ dw, bool accumulate) {
   const int64_t i = number();
   const int Cg = d.Cg(), Cx = d.Cx(), Ky = d.Ky();
   if (i >= d.w_size() * (LOCAL ? d.P * d.Q : 1)) return;
@@ -111,7 +112,9 @@ __global__ void __launch_bounds__(THREADS, 4) wgrad(ConvDims d, const float* __r
   dw[i] = accumulate ? dw[i] + sum.value() : sum.value();
 }
 
-template <bool LOCAL> __global__ void __launch_bounds__(THREADS, 4) wgrad_bias(ConvDims d, const float* __restrict__ dy, float* __restrict__ db, bool accumulate) {
+template <bool LOCAL>
+__global__ void __launch_bounds__(THREADS, 4) wgrad_bias(ConvDims d, const float* __restrict__ dy, float* __restrict__ db,
+                                                         bool accumulate) {
   const int64_t i = number();
   if (i >= int64_t(d.K) * (LOCAL ? d.P * d.Q : 1)) return;
   const int k = int(i % d.K), Ky = d.Ky();

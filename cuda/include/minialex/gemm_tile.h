@@ -97,7 +97,8 @@ MINIALEX_DEVICE float4 read4(const float* from, int j, int low, int high, bool v
 }
 
 template <class Tile, class Source>
-MINIALEX_DEVICE void keep(typename Tile::Shared& shared, int buffer, const float4 (&a)[Tile::A_VECTORS], const float4 (&b)[Tile::B_VECTORS]) {
+MINIALEX_DEVICE void keep(typename Tile::Shared& shared, int buffer, const float4 (&a)[Tile::A_VECTORS],
+                          const float4 (&b)[Tile::B_VECTORS]) {
   MINIALEX_UNROLL
   for (int v = 0; v < Tile::A_VECTORS; ++v) Source::A::keep(shared.slices.a[buffer], v, a[v]);
   MINIALEX_UNROLL
@@ -106,7 +107,8 @@ MINIALEX_DEVICE void keep(typename Tile::Shared& shared, int buffer, const float
 
 // One slice, out of shared memory.
 template <class Tile>
-MINIALEX_DEVICE void multiply_slice(const float (&a)[Tile::K][Tile::M + 4], const float (&b)[Tile::K][Tile::N + 4], float (&sum)[Tile::TM][Tile::TN]) {
+MINIALEX_DEVICE void multiply_slice(const float (&a)[Tile::K][Tile::M + 4], const float (&b)[Tile::K][Tile::N + 4],
+                                    float (&sum)[Tile::TM][Tile::TN]) {
 #pragma unroll(Tile::TM* Tile::TN >= 64 ? 2 : Tile::K)      // more of a large tile at once would hold too many fragments
   for (int k = 0; k < Tile::K; ++k) {
     float left[Tile::TM], right[Tile::TN];
