@@ -6,31 +6,36 @@
 #   -o FOLDER   where results go (default: gpu_check); a stage that is done there is not run again
 #   -d DEVICE   cuda:0 (default); emulated:0 rehearses everything but the sanitizers on a machine without a GPU
 #   -f          run the named stages again although they are done
-#   CIFAR=DIR   binary batches of CIFAR-10 for the stage cifar;  PYTHON=python3;  LIMIT=480 seconds a stage;  BATCH=128
+#   CIFAR=DIR   binary batches of CIFAR-10 for the stage cifar;  PYTHON=python3;  BATCH=128;  COMMIT=HASH where there is no .git
+#   LIMIT=N     seconds for each stage (default: of each its own, 20 to 420)
 #
-# Stages, in order: machine build tests determinism memcheck racecheck initcheck synccheck ops step train cifar summary
-# Each writes FOLDER/STAGE.txt and FOLDER/STAGE.json (status, seconds, command).  Nothing is installed and nothing is downloaded:
-# CuPy, pybind11, CMake, pytest and nvcc must be there, PyTorch for the peers.  Exit status 1 if a stage failed.
+# Stages, in order: machine build step determinism tests ops train memcheck racecheck initcheck synccheck cifar summary
+# By name only: best, the step with PyTorch compiled too, minutes.  Each writes FOLDER/STAGE.txt and FOLDER/STAGE.json (status,
+# seconds, command); summary puts all of them with the ends of their logs and the tables into FOLDER/gpu_check.json.  Nothing is
+# installed and nothing is downloaded: CuPy, pybind11, CMake, pytest and nvcc must be there, PyTorch for the peers.  Exit status 1 if
+# a stage failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=gpu_check device=cuda:0 again=
 while getopts "o:d:fh" flag; do
   case $flag in
     o) out=$OPTARG ;; d) device=$OPTARG ;; f) again=yes ;;
-    *) sed -n '2,15p' "$0"; exit 2 ;;
+    *) sed -n '2,20p' "$0"; exit 2 ;;
   esac
 done
 shift $((OPTIND - 1))
-every=(machine build tests determinism memcheck racecheck initcheck synccheck ops step train cifar summary)
+every=(machine build step determinism tests ops train memcheck racecheck initcheck synccheck cifar summary)
+declare -A seconds=([machine]=60 [build]=300 [step]=240 [determinism]=180 [tests]=400 [ops]=420 [train]=120 [memcheck]=240 [racecheck]=240
+                    [initcheck]=240 [synccheck]=150 [cifar]=240 [best]=420 [summary]=20)
 stages=("${@:-${every[@]}}")
-python=${PYTHON:-python3} limit=${LIMIT:-480} backend=${device%%:*} batch=${BATCH:-128}
+python=${PYTHON:-python3} backend=${device%%:*} batch=${BATCH:-128}
 [ "$backend" = cuda ] || batch=${BATCH:-1}
 mkdir -p "$out"
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 
 # run STAGE COMMAND...: the log and a line of JSON; 0 passed, 77 skipped, anything else failed
 run() {
-  local stage=$1 status begin=$SECONDS; shift
+  local stage=$1 status begin=$SECONDS limit=${LIMIT:-${seconds[$1]}}; shift
   timeout -k 10 "$limit" "$@" >"$out/$stage.txt" 2>&1
   status=$?
   local word=passed
@@ -48,7 +53,7 @@ PY
 }
 
 machine() {
-  date -u; git rev-parse HEAD 2>/dev/null || echo "no commit: not a repository"; uname -a
+  date -u; echo "commit ${COMMIT:-$(git rev-parse HEAD 2>/dev/null || echo unknown, not a repository)}"; uname -a
   nvidia-smi 2>/dev/null || echo "no nvidia-smi"
   nvcc --version 2>/dev/null | tail -n 2
   "$python" -c 'import sys; print("Python", sys.version)'
@@ -64,8 +69,22 @@ build() {   # for this GPU's architecture alone, in place, without pip
     "$python" setup.py build_ext --inplace && "$python" -m minialex doctor
 }
 
+# What needs this backend, and nothing that runs elsewhere: each file in a process of its own, so that an error which ends a GPU's context
+# fails that file alone, 6 at a time.
 tests() {
-  MINIALEX_REQUIRE=$backend "$python" -m pytest -q tests -p no:cacheprovider --durations=15
+  mkdir -p "$out/tests"
+  printf '%s\0' tests/test_*.py | xargs -0 -n 1 -P 6 bash -c 'tests_of "$1"' tests
+}
+
+tests_of() {
+  local log="$out/tests/$(basename "$1" .py).txt" status
+  MINIALEX_REQUIRE=$backend "$python" -m pytest -q "$1" -k "$backend" -p no:cacheprovider -p no:benchmark --tb=short --maxfail=10 \
+    >"$log" 2>&1
+  status=$?
+  [ $status -eq 5 ] && return 0                         # it has no test of this backend
+  [ $status -ne 0 ] && tail -n 40 "$log"
+  echo "$(basename "$1"): $(tail -n 1 "$log")"
+  return $status
 }
 
 determinism() {
@@ -79,7 +98,7 @@ sanitizer() {
   local tool
   tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
   [ -n "$tool" ] || { echo "compute-sanitizer is not here"; return 77; }
-  local strict=(); [ "$1" = memcheck ] && strict=(--leak-check no)
+  local strict=(); [ "$1" = memcheck ] && strict=(--leak-check no --report-api-errors no)    # libraries ask for symbols that a driver lacks
   MINIALEX_CUDA_POOL=0 "$tool" --tool "$1" "${strict[@]}" --error-exitcode 9 \
     "$python" tests/run_kernels.py --device "$device"
 }
@@ -87,7 +106,7 @@ sanitizer() {
 ops() {
   local peer=none; "$python" -c 'import torch' 2>/dev/null && peer=torch
   if [ "$backend" = cuda ]; then
-    "$python" -m minialex.bench ops --device "$device" --batch "$batch" --rounds 15 --peer $peer \
+    "$python" -m minialex.bench ops --device "$device" --batch "$batch" --rounds 9 --peer $peer \
       --json "$out/ops_table.json" --chart "$out/ops.png"
   else
     "$python" -m minialex.bench ops --device "$device" --recipe tiny --batch 2 --verify-only
@@ -97,10 +116,15 @@ ops() {
 step() {
   local peer=none; "$python" -c 'import torch' 2>/dev/null && peer=torch
   if [ "$backend" = cuda ]; then
-    "$python" -m minialex.bench step --device "$device" --batch "$batch" --rounds 15 --peer $peer --best --json "$out/step_table.json"
+    "$python" -m minialex.bench step --device "$device" --batch "$batch" --rounds 15 --peer $peer --json "$out/step_table.json"
   else
     "$python" -m minialex.bench step --device "$device" --recipe tiny --batch 2 --rounds 1 --peer none --json "$out/step_table.json"
   fi
+}
+
+best() {
+  [ "$backend" = cuda ] || { echo "the compiled peers need a GPU"; return 77; }
+  "$python" -m minialex.bench step --device "$device" --batch "$batch" --rounds 9 --peer torch --best --json "$out/best_table.json"
 }
 
 train() {
@@ -125,6 +149,10 @@ stages = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))
 stages = [stage for stage in stages if stage.get("stage", "summary") != "summary"]
 machine = (folder / "machine.txt").read_text() if (folder / "machine.txt").exists() else ""
 result = {"machine": machine.splitlines(), "stages": stages}
+for stage in stages:
+    log = folder / f"{stage['stage']}.txt"
+    kept = {"ops": 600, "tests": 400}.get(stage["stage"], 60)           # an ops stage cut short has its table in the log alone
+    stage["log"] = log.read_text(errors="replace").splitlines()[-kept:] if log.exists() else []
 for table in folder.glob("*_table.json"):
     result[table.stem] = json.loads(table.read_text())
 (folder / "gpu_check.json").write_text(json.dumps(result, indent=1))
@@ -134,10 +162,10 @@ sys.exit(any(stage["status"] not in ("passed", "skipped") for stage in stages))
 PY
 }
 
-export -f machine build tests determinism sanitizer ops step train cifar summary
+export -f machine build tests tests_of determinism sanitizer ops step best train cifar summary
 export out device backend batch python CIFAR=${CIFAR:-}
 for stage in "${stages[@]}"; do
-  case " ${every[*]} " in *" $stage "*) ;; *) echo "there is no stage $stage; there are: ${every[*]}"; exit 2 ;; esac
+  case " ${every[*]} best " in *" $stage "*) ;; *) echo "there is no stage $stage; there are: ${every[*]} best"; exit 2 ;; esac
   if [ -z "$again" ] && [ "$stage" != summary ] && grep -qs '"passed"\|"skipped"' "$out/$stage.json"; then
     echo "$stage: done before"
     continue
@@ -148,4 +176,4 @@ for stage in "${stages[@]}"; do
   esac
 done
 cat "$out/summary.txt" 2>/dev/null
-! grep -ls '"failed"\|"out of time"' "$out"/*.json >/dev/null
+for stage in "${every[@]}" best; do ! grep -qs '"failed"\|"out of time"' "$out/$stage.json" || exit 1; done
