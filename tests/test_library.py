@@ -91,6 +91,6 @@ def test_float32_is_float32(kernels, monkeypatch):
 def test_other_arrays_are_refused(kernels):
     call = small()
     kernels._xp = SimpleNamespace(ndarray=SimpleNamespace)
-    with pytest.raises(LayoutError, match="linear_fprop: an array is a ndarray, not of this device; make it with ops.from_host"):
+    with pytest.raises(LayoutError, match=r"linear_fprop: an array is a ndarray, not of this device; make it with ops.from_host"):
         kernels.linear_fprop(**call, variant="cublas")
     assert (call["y"] == 7).all()
