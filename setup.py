@@ -2,11 +2,13 @@
 
 Everything else is plain Python: without those sources, a compiler or CMake, `pip install` still gives the NumPy backends.
 Environment variables
-    MINIALEX_CUDA        auto (default): with CUDA where nvcc is found; on: fail without it; off: never;
+    MINIALEX_CUDA        auto (default): with CUDA where there are nvcc and an NVIDIA driver, minutes that others need not spend;
+                         on: with it, fail without nvcc; off: never;
                          wheel: take nvcc 13.0 from the package index into pip's isolated build
     MINIALEX_CUDA_ARCHS  "80;90;100"        CUDACXX  path of nvcc        CMAKE_BUILD_PARALLEL_LEVEL  number of jobs
 """
 
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -34,9 +36,18 @@ def say(message: str) -> None:
         pass                                    # no terminal: pip -v shows the line above
 
 
+def has_driver() -> bool:
+    """Whether an NVIDIA driver is installed."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+        return True
+    except OSError:
+        return False
+
+
 def find_nvcc() -> str | None:
-    """The system's nvcc, or with MINIALEX_CUDA=wheel the one of the package index's wheels; None without or with off."""
-    if MODE == "off":
+    """The system's nvcc, or with MINIALEX_CUDA=wheel the one of the package index's wheels; None without or where it is not wanted."""
+    if MODE == "off" or (MODE == "auto" and not has_driver()):
         return None
     if MODE == "wheel":
         wheels = importlib.util.find_spec("nvidia")
@@ -91,7 +102,9 @@ class CMakeBuild(build_ext):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(built, target)
             else:
-                say(f"{extension.name} was not built; the backends reference and cpu need no compiler")
+                skipped = extension.name.endswith("_cuda") and MODE == "auto" and not has_driver()
+                why = " (no NVIDIA driver here; MINIALEX_CUDA=on builds it anyway)" if skipped else ""
+                say(f"{extension.name} was not built{why}; the backends reference and cpu need no compiler")
 
     def cmake(self, nvcc: str | None) -> None:
         import pybind11

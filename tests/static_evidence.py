@@ -33,9 +33,8 @@ BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 
 # The same name in PTX and in SASS.
 PTX = {
-    # sm_100 also moves its pairs of floats two at a time
-    "load4": r"ld\.global\S*\.(?:v4\.|v2\.\w64)", "store4": r"st\.global\S*\.(?:v4\.|v2\.\w64)",
-    "shared4": r"ld\.shared\S*\.(?:v4\.|v2\.\w64)",
+    "load4": r"ld\.global\S*\.v4\.", "store4": r"st\.global\S*\.v4\.",
+    "shared4": r"ld\.shared\S*\.v4\.",
     "mma_tf32": r"mma\.sync\S*\.m16n8k8\S*\.tf32", "mma_bf16": r"mma\.sync\S*\.m16n8k16\S*\.bf16",
     "ldmatrix": r"ldmatrix\.", "cp_async": r"cp\.async\.c[ag]\.", "atomic": r"(?:atom|red)\.", "float64": r"\S*\.f64\b",
     "local": r"(?:ld|st)\.local\b", "call": r"call\b"}
