@@ -13,7 +13,7 @@
 
 namespace minialex {
 
-constexpr int kChain = 4096;                           // additions one after another, at most (DESIGN.md, section 9)
+constexpr int kChain = 4096;                           // additions one after another, at most (cuda/README.md)
 
 // The term of every sum of products.  nvcc would contract a * b + c on its own, but it does not promise to.  In the emulator it
 // rounds twice: fmaf is a call into the C library there, and the whole emulator would wait for it.
