@@ -110,6 +110,9 @@ MUTANTS = [KernelMutant(*row) for row in (
     ("vector_beyond_the_run", "conv", "tiled_64x64", header("gemm_tile"),
      "j >= low && j + 4 <= high)",
      "j >= low && j + 4 <= high + 4 * WRONG)"),
+    ("images_beyond_the_batch", "local", "images", "local_images.cu", "if (at.first + n < d.N)", "if (at.first + n < d.N + WRONG)"),
+    ("every_part_with_the_first_weights", "local", "images", "local_images.cu", "+ c * part;", "+ (WRONG ? 0 : c) * part;"),
+    ("accumulate_ignored", "local", "vector", "local_images.cu", "accumulate ? add4", "accumulate && !WRONG ? add4"),
     # tensor cores
     ("halves_of_a_fragment_exchanged", "conv", "tf32", header("gemm_mma"),
      "ldmatrix_x4(a, &tile[m + lane % 16][k + lane / 16 * HALF])",

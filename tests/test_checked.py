@@ -47,7 +47,7 @@ CASES: dict[str, list] = {
              cases.ConvCase("rows_of_tiles", 2, 9, 8, 16, 80, 3, 3, pad=1, columns=2, out_columns=2),
              cases.ConvCase("stride_4", 1, 20, 19, 3, 8, 11, 11, stride=4, pad=(0, 3), out_columns=2)],
     "conv_relu_fprop": rows(cases.CONV, "odd", "two_columns_joint"),
-    "local": rows(cases.LOCAL, "odd", "two_columns_joint", "channels_7"),
+    "local": [*rows(cases.LOCAL, "odd", "two_columns_joint", "channels_7"), cases.ConvCase("vectors", 3, 4, 5, 8, 6, 3, 3, pad=1)],
     "linear": [*rows(cases.LINEAR, "odd", "channels_47_to_49", "two_columns_own", "three_columns_joint", "long_sums"),
                cases.LinearCase("rows_of_tiles", 35, 70, 132, columns=2, out_columns=2)],
     "joint": [*rows(cases.ACTIVATION, "odd", "two_columns"), cases.MapCase("vectors", 2, 3, 5, 8, columns=2)],

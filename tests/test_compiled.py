@@ -18,7 +18,7 @@ from minialex.backends.compiled import PRECISIONS
 from minialex.spec import DeviceMemoryError, DTypeError, LayoutError, MiniAlexError, ShapeError
 from minialex.testing import refused
 
-ONE_ROW = ("local_fprop", "local_dgrad", "local_wgrad")            # ops whose table has "direct" alone
+ONE_ROW = ()            # ops whose table has "direct" alone
 
 
 @pytest.fixture(params=compiled_backends())

@@ -92,6 +92,19 @@ def test_with_one_filter_everywhere_it_is_a_convolution(ops, case, seed):
         assert (spread.sum(axis=(0, 1)) == shared).all()
 
 
+def test_every_variant_has_the_bits_of_the_direct_one(ops, seed):
+    """Images and channels are shared out otherwise; no number is summed in another order."""
+    if not getattr(ops, "variant", None):
+        pytest.skip("this backend has no variants, or chooses among them")
+    direct = type(ops)(ops.device_ops, "direct")
+    for case in (case for case in SMALL if case.N > 1 and case.C % 4 == 0 and case.C_group % 4 == 0):
+        data = LOCAL.draw(case, "zero_mean", seed)
+        for name, run in (("y", lambda o: LOCAL.fprop(o, case, data["x"], data["w"], data["b"])),              # noqa: B023
+                          ("dx", lambda o: LOCAL.dgrad(o, case, data["dy"], data["w"])),                        # noqa: B023
+                          ("dw", lambda o: LOCAL.wgrad(o, case, data["x"], data["dy"])[0])):                    # noqa: B023
+            assert_bits_equal(run(ops), run(direct), f"{case}: {name}", seed=seed)
+
+
 @pytest.mark.parametrize("base", [base for base in BASES if base.stem == "local"], ids=str)
 def test_the_right_version_of_each_mutant_lives(oracle, base):
     assert killed_by(base, oracle, LOCAL, SMALL) is None
