@@ -126,7 +126,7 @@ def test_kernels_that_were_not_built(fake, capsys, monkeypatch, tmp_path, nvcc):
     monkeypatch.setitem(sys.modules, "minialex._cuda", None)
     monkeypatch.setattr("shutil.which", lambda tool: nvcc if tool == "nvcc" else None)
     line = doctor_on_cuda(capsys)
-    assert "the CUDA kernels are not built: " in line and "`pip install -e .` builds them" in line
+    assert "the CUDA kernels are not built: " in line and "`MINIALEX_CUDA=on pip install -e .` builds them" in line
     assert ("there is no nvcc; install a CUDA toolkit 12 or 13" in line) == (nvcc is None)
     assert "not built" in refuses(capsys, "train", "--device", "cuda:0", "--output-dir", tmp_path / "run")
 

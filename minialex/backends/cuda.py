@@ -17,7 +17,7 @@ try:
     from .. import _cuda
 except ImportError as error:
     toolkit = "" if shutil.which("nvcc") else "there is no nvcc; install a CUDA toolkit 12 or 13, then "
-    raise ImportError(f"the CUDA kernels are not built: {toolkit}`pip install -e .` builds them ({error})") from error
+    raise ImportError(f"the CUDA kernels are not built: {toolkit}`MINIALEX_CUDA=on pip install -e .` builds them ({error})") from error
 if _reason := _cuda.unavailable_reason():
     raise ImportError(_reason)
 try:
