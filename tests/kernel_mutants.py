@@ -135,6 +135,26 @@ MUTANTS = [KernelMutant(*row) for row in (
      "n + warp_n + j * 8 + lane % 4 * 2 - WRONG * (lane % 4 == 3), sum"),
 )]
 
+# What Python asks of the build by ctypes: which mutant is on, and which launches there were so far, as FILE:LINE.
+SWITCH = """#include <set>
+#include <string>
+namespace minialex {
+int wrong_version = 0;
+static std::set<std::string> sites;
+void launched(const char* file, int line) {
+  const std::string path = file;
+  sites.insert(path.substr(path.rfind('/') + 1) + ":" + std::to_string(line));
+}
+}  // namespace minialex
+extern "C" __attribute__((visibility("default"))) void minialex_wrong_version(int number) { minialex::wrong_version = number; }
+extern "C" __attribute__((visibility("default"))) const char* minialex_launched() {
+  static std::string all;
+  all.clear();
+  for (const std::string& site : minialex::sites) all += site + "\\n";
+  return all.c_str();
+}
+"""
+
 # That no proof can tell: y equals one of x's values, so a smaller x never has y's place; a NaN is the one exception.
 EQUIVALENT = KernelMutant("not_smaller_for_equal", "maxpool", "direct", header("pool"),
      "if (here != best) return false",
@@ -146,6 +166,16 @@ def numbered() -> Iterator[tuple[int, KernelMutant]]:
     return enumerate([*MUTANTS, EQUIVALENT], 1)
 
 
+def launches(folder: Path) -> dict[str, list[int]]:
+    """In the copy below `folder`: file name -> lines on which it launches a kernel."""
+    found = {}
+    for path in sorted([*folder.glob("*.cu"), *folder.glob("include/minialex/*.h")]):
+        lines = [number for number, line in enumerate(path.read_text().splitlines(), 1) if "launched(__FILE__" in line]
+        if lines:
+            found[path.name] = lines
+    return found
+
+
 def written(folder: Path) -> list[Path]:
     """The copy of cuda/ below `folder` with all mutants in it, only files that changed; its kernel files."""
     texts: dict[str, str] = {str(path.relative_to(building.ROOT / "cuda")): path.read_text()
@@ -155,14 +185,16 @@ def written(folder: Path) -> list[Path]:
         if mutant.old not in text:
             raise AssertionError(f"{mutant}: {mutant.file} no longer has {mutant.old!r}; rewrite the mutant")
         texts[mutant.file] = text.replace(mutant.old, mutant.wrong.replace("WRONG", f"(::minialex::wrong_version == {number})"))
-    texts[header("check")] += "\nnamespace minialex {\nextern int wrong_version;\n}\n"
+    # Each launch says where it stands, so that a test can ask for all of them.
+    for name in texts:
+        if name != header("kernel"):
+            texts[name] = texts[name].replace("MINIALEX_LAUNCH(", "::minialex::launched(__FILE__, __LINE__), MINIALEX_LAUNCH(")
+    texts[header("check")] += "\nnamespace minialex {\nextern int wrong_version;\nvoid launched(const char* file, int line);\n}\n"
     for name, text in texts.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
     switch = folder / "switch.cpp"
-    switch.write_text("namespace minialex {\nint wrong_version = 0;\n}\n"
-                      'extern "C" __attribute__((visibility("default"))) void minialex_wrong_version(int number) '
-                      "{ minialex::wrong_version = number; }\n")
+    switch.write_text(SWITCH)
     return [switch, *(folder / name for name in sorted(texts) if name.endswith(".cu"))]

@@ -12,16 +12,17 @@ import checked
 import numpy as np
 import pytest
 import test_augment
+import test_checked
 import test_dropout
 import test_joint
 import test_loss
 import test_lrn_maxpool
 import test_sgd
-from kernel_mutants import EQUIVALENT, KernelMutant, numbered, written
+from kernel_mutants import EQUIVALENT, KernelMutant, launches, numbered, written
 from proofs import Weights, prove
 from test_tensor_core import Representable, precision_of
 
-from minialex.spec import DeviceError
+from minialex.spec import DeviceError, ShapeError
 from minialex.testing import assert_bits_equal, cases, unweighted
 from minialex.testing.onhost import OnHost
 
@@ -43,7 +44,9 @@ def mutated(request, tmp_path_factory) -> SimpleNamespace:
     file = building.build(folder, "_mutants.so", parts, "-shared")
     kernels = checked.kernels(checked.load(file))
     library = ctypes.CDLL(str(file))
-    return SimpleNamespace(kernels=kernels, switch=library.minialex_wrong_version, order=lambda name: checked.configure(file, order=name))
+    library.minialex_launched.restype = ctypes.c_char_p
+    return SimpleNamespace(kernels=kernels, switch=library.minialex_wrong_version, order=lambda name: checked.configure(file, order=name),
+                           launched=lambda: set(library.minialex_launched().decode().split()), launches=launches(folder / "cuda"))
 
 
 class Backend:
@@ -140,3 +143,20 @@ def test_the_equivalent_one_lives(mutated, switched, oracle):
 @pytest.mark.parametrize("mutant", {(m.stem, m.variant): m for m in NUMBERS}.values(), ids=lambda m: f"{m.stem}-{m.variant}")
 def test_the_right_kernels_pass_the_same_proofs(mutated, oracle, mutant):
     assert rejected(mutated, oracle, mutant) is None
+
+
+def test_every_launch_of_every_kernel_file_is_reached(mutated):
+    """No kernel file, and no launch in one, that the cases of the access checker leave out: what it calls clean has run."""
+    for op in test_checked.KERNEL_OPS:
+        for variant in mutated.kernels.variants(op):
+            for case in test_checked.CASES.get(op) or test_checked.CASES[test_checked.stem_of(op)]:
+                for arguments in test_checked.calls(op, case, np.random.default_rng(0)):
+                    try:
+                        test_checked.ring(mutated.kernels, op, arguments, variant)
+                    except ShapeError as refusal:
+                        assert f"variant {variant} does not run" in str(refusal)
+    files = {path.name for path in building.ROOT.glob("cuda/*.cu")} - {"runtime.cu"}         # the calls of CUDA itself
+    through_others = {"conv.cu", "local.cu", "linear_mma.cu", "tanh.cu", "sigmoid.cu"}          # conv_direct.h, conv_mma_*.cu, map.h
+    assert files - set(mutated.launches) == through_others
+    missed = {f"{name}:{line}" for name, lines in mutated.launches.items() for line in lines} - mutated.launched()
+    assert not missed, sorted(missed)
