@@ -9,11 +9,11 @@ MINIALEX_BIND(dropout) {
   const auto ring = [&module, dims](const char* op, const char* from, const char* to) {
     publish(module, dropout_fprop(), dims, op);
     module.def(op, [=](const py::tuple& words, py::object x, py::object y, uint64_t threshold, double scale, uint64_t seed, uint32_t step,
-                       uint32_t layer, uint32_t first, const Context& context, const Name& variant) {
+                       uint32_t layer, uint32_t first, int column, int columns, const Context& context, const Name& variant) {
       const Doorbell bell(dropout_fprop(), context, op);
       const auto d = dims(words);
       bell.ring({d, bell.in<float>(from, x, d.size()), bell.out<float>(to, y, d.size()), threshold, static_cast<float>(scale), seed, step,
-                 layer, first, nullptr}, variant);
+                 layer, first, column, columns, nullptr}, variant);
     });
   };
   ring("dropout_fprop", "x", "y");

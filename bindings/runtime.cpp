@@ -45,6 +45,8 @@ MINIALEX_BIND(runtime) {
     return number(runtime::allocate(bytes));
   });
   module.def("release", [](uintptr_t pointer) { runtime::release(address(pointer)); });
+  module.def("allocate_pinned", [](size_t bytes) { return number(runtime::allocate_pinned(bytes)); });
+  module.def("release_pinned", [](uintptr_t pointer) { runtime::release_pinned(address(pointer)); });
   module.def("stream_create", [](int device) {
     runtime::set_device(device);
     return number(runtime::stream_create());

@@ -1,8 +1,8 @@
 // Dropout (paper, section 4.2): y = x * scale where a random word is below keep * 2^32, else 0.  Backward draws the same words
 // again and is the same kernel.  At test time y = x * factor.
 //
-// Element e = (h W + w) (G C) + g C + c of an image has word e % 4 of philox(e / 4, image, step, layer): all columns' channels
-// count as one run, so a mask does not depend on which device holds which column.
+// Element e = (h W + w) (columns C) + (column + g) C + c of an image has word e % 4 of philox(e / 4, image, step, layer): the channels
+// of all the network's columns count as one run, so a mask does not depend on which device holds which column.
 //
 //   dropout_fprop  vector   4 channels a thread from one Philox call; C must be a multiple of 4
 //                  direct   1 channel a thread, any shape: four times the random words
@@ -22,6 +22,7 @@ constexpr int THREADS = 256;
 struct Mask {
   uint64_t threshold, seed;
   uint32_t step, layer, first;
+  int column, columns;
   float scale;
 };
 
@@ -35,9 +36,9 @@ MINIALEX_DEVICE float masked(float x, uint32_t word, const Mask& mask) { return 
 __global__ void __launch_bounds__(THREADS) dropout_direct(const float* x, float* y, DropoutDims dims, Mask mask) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= dims.size()) return;
-  const int64_t positions = int64_t(dims.H) * dims.W, channels = int64_t(dims.G) * dims.C;
+  const int64_t positions = int64_t(dims.H) * dims.W, channels = int64_t(mask.columns) * dims.C;
   const int64_t c = i % dims.C, position = i / dims.C % positions, row = i / dims.C / positions, image = row % dims.N, g = row / dims.N;
-  const int64_t e = position * channels + g * dims.C + c;
+  const int64_t e = position * channels + (mask.column + g) * dims.C + c;
   const uint4 four = words(mask, uint32_t(e / 4), uint32_t(image));
   const uint32_t word = e % 4 == 0 ? four.x : e % 4 == 1 ? four.y : e % 4 == 2 ? four.z : four.w;
   y[i] = masked(x[i], word, mask);
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(THREADS) dropout_vector(const float* x, float*
   if (quad >= dims.H * dims.W * quads) return;
   const int g = row / dims.N, image = row - g * dims.N;
   const int position = quad / quads, c = quad - position * quads;
-  const uint4 four = words(mask, uint32_t(position) * dims.G * quads + g * quads + c, image);
+  const uint4 four = words(mask, uint32_t(position) * mask.columns * quads + (mask.column + g) * quads + c, image);
   const int64_t i = (int64_t(row) * dims.H * dims.W * quads + quad) * 4;
   const float4 a = load4(x + i);
   store4(y + i, make_float4(masked(a.x, four.x, mask), masked(a.y, four.y, mask), masked(a.z, four.z, mask), masked(a.w, four.w, mask)));
@@ -77,7 +78,7 @@ const char* whole_quads(const DropoutDims& dims) {
   return int64_t(dims.H) * dims.W * dims.C > std::numeric_limits<int>::max() ? "an image is larger than an int counts" : nullptr;
 }
 
-Mask mask_of(const Dropout& c) { return {c.threshold, c.seed, c.step, c.layer, c.first, c.scale}; }
+Mask mask_of(const Dropout& c) { return {c.threshold, c.seed, c.step, c.layer, c.first, c.column, c.columns, c.scale}; }
 int blocks(int64_t threads) { return narrow(ceil_div(threads, THREADS), "the number of blocks"); }
 
 void launch_direct(const Dropout& c, Stream stream) {

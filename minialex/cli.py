@@ -117,7 +117,10 @@ def check_grads(options: argparse.Namespace) -> None:
     from .nets import recipe
     from .testing import check_grads as checks
     layers, shape, note = checks.at_size(recipe(options.recipe))
-    ops = backends.load(*Config(options.recipe, device=options.device).backend)
+    named = Config(options.recipe, device=options.device).backends
+    if len(named) > 1:
+        raise MiniAlexError(f"--device {options.device}: ops are checked on one device at a time; name one")
+    ops = backends.load(*named[0])
     found = checks.check(ops, layers, shape, batch=options.batch, variant=options.variant, precision=options.precision)
     print(f"{options.recipe} on {options.device}, {options.batch} images, products in {options.precision}")
     print(f"{note}\n" if note else "")

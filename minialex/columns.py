@@ -28,7 +28,16 @@ class Piece(NamedTuple):
     size: int                                   # elements
 
 
-class Exchange(NamedTuple):
+class Held(NamedTuple):
+    """A block of a parameter as the device of one column keeps it: contiguous there, under a name of its own."""
+
+    name: str                                   # "w", "b", or "w0", "w1": the weights that read column 0, 1
+    parameter: str
+    index: tuple[slice, ...]                    # of the whole parameter
+    shape: tuple[int, ...]
+
+
+class ExchangePoint(NamedTuple):
     """A place where every column needs what `source` made in all the others."""
 
     layer: str
@@ -85,13 +94,33 @@ def _piece(spec: ParamSpec, column: int, axis: int, columns: int) -> Piece:
     return Piece(spec.name, column, axis, column * share, (column + 1) * share, spec.size // columns)
 
 
-def exchange_points(layers: Sequence[Layer], input: Shape) -> list[Exchange]:
+def held(layer: Layer, x: Shape, column: int) -> list[Held]:
+    """What a column keeps of a layer's parameters.
+
+    Its piece; of a joint layer that writes several columns one block for each column it reads, so that the product over each is one
+    call on contiguous arrays and that over its own can run while the others' activations are on their way.
+    """
+    specs, blocks = {spec.name: spec for spec in layer.params(x)}, []
+    for piece in shard(layer, x):
+        if piece.column != column or piece.start == piece.stop:
+            continue
+        spec = specs[piece.parameter]
+        index = tuple(slice(piece.start, piece.stop) if axis == piece.axis else slice(0, extent) for axis, extent in enumerate(spec.shape))
+        names = [(spec.name, index)]
+        if layer.joint(x) and spec.name == "w" and layer.out_shape(x).columns > 1:
+            share = spec.shape[-1] // x.columns
+            names = [(f"w{c}", (*index[:-1], slice(c * share, (c + 1) * share))) for c in range(x.columns)]
+        blocks += [Held(name, spec.name, part, tuple(s.stop - s.start for s in part)) for name, part in names]
+    return blocks
+
+
+def exchange_points(layers: Sequence[Layer], input: Shape) -> list[ExchangePoint]:
     """The joint layers, in order, and whose arrays cross there; for the paper conv3, fc6, fc7 and fc8."""
     points, x, source = [], input, "input"
     for layer in layers:
         y = layer.out_shape(x)
         if layer.joint(x):
-            points.append(Exchange(layer.name, source, x, y.columns == 1, y))
+            points.append(ExchangePoint(layer.name, source, x, y.columns == 1, y))
         if not layer.in_place:
             source = layer.name
         x = y

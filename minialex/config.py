@@ -44,14 +44,22 @@ class Config:
         return asdict(self)
 
     @property
-    def backend(self) -> tuple[str, int]:
-        """The backend and the device number that --device names: "cuda:1" -> ("cuda", 1)."""
-        if "," in self.device:
-            raise MiniAlexError(f"--device {self.device}: this version trains on one device; name one, for example --device cpu")
-        name, colon, place = self.device.partition(":")
-        if colon and (name in ("cpu", "reference") or not place.isdecimal()):
+    def backends(self) -> list[tuple[str, int]]:
+        """The backend and the device number of each place that --device names: "cuda:0,cuda:1" -> [("cuda", 0), ("cuda", 1)]."""
+        places = [self._place(word.strip()) for word in self.device.split(",")]
+        names = list(dict.fromkeys(name for name, _ in places))
+        if len(places) > 1 and len(names) > 1:
+            raise MiniAlexError(f"--device {self.device}: the columns of a network cannot lie on {' and '.join(names)} at once; "
+                                f"name devices of one kind, for example {names[0]}:0,{names[0]}:1")
+        if len(places) > 1 and names[0] in ("cpu", "reference"):
+            raise MiniAlexError(f"--device {self.device}: {names[0]} is one device and holds all columns; give --device {names[0]}")
+        return places
+
+    def _place(self, word: str) -> tuple[str, int]:
+        name, colon, place = word.partition(":")
+        if (colon and (name in ("cpu", "reference") or not place.isdecimal())) or not name:
             raise MiniAlexError(f"--device {self.device}: cpu and reference take no number, emulated and cuda one such as cuda:0; "
-                                f"give --device {name}" + ("" if name in ("cpu", "reference") else ":0"))
+                                f"give --device {name or 'cpu'}" + ("" if name in ("cpu", "reference", "") else ":0"))
         return name, int(place or 0)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from .column_net import ColumnNet
 from .data import Split, Store, views
 from .net import Net
 from .nets.recipe import Recipe
@@ -45,17 +46,27 @@ def credit(p: np.ndarray, labels: np.ndarray, k: int, ties: str = "index") -> np
     return (better + before < k).astype(np.float64)
 
 
-def probabilities(net: Net, images: np.ndarray, mean, recipe: Recipe, which: str) -> np.ndarray:
-    """Mean softmax output over the views of up to net.batch pictures; images (n, H, W, 3) uint8 -> (n, K) float64."""
-    ops, n = net.ops, len(images)
-    device_images, noise = ops.from_host(images), ops.from_host(np.zeros((n, 3), net.dtype))
+def on_each(net: Net | ColumnNet, array: np.ndarray) -> list:
+    """A copy of a host array on each place of a net, floats in its type."""
+    array = array.astype(net.dtype) if array.dtype.kind == "f" else array
+    return [ops.from_host(array) for ops in net.places]
+
+
+def probabilities(net: Net | ColumnNet, images: np.ndarray, means: list, recipe: Recipe, which: str) -> np.ndarray:
+    """Mean softmax output over the views of up to net.batch pictures; images (n, H, W, 3) uint8 -> (n, K) float64.
+
+    means : the mean image on each place, of `on_each`
+    """
+    n = len(images)
+    held = list(zip(net.places, net.inputs(n), means, on_each(net, images), on_each(net, np.zeros((n, 3))), strict=True))
     chosen = views(images.shape[1], recipe.crop, which)
     total = np.zeros((n, net.classes))
     for top, left, flip in chosen:
-        ops.augment_fprop(device_images, mean, ops.from_host(np.tile(np.int32([top, left]), (n, 1))), ops.from_host(np.full(n, flip)),
-                          noise, net.input(n), mean_at=recipe.augmentation.mean_at, scale=1.0)
+        for ops, x, mean, pictures, noise in held:
+            ops.augment_fprop(pictures, mean, ops.from_host(np.tile(np.int32([top, left]), (n, 1))), ops.from_host(np.full(n, flip)),
+                              noise, x, mean_at=recipe.augmentation.mean_at, scale=1.0)
         net.fprop(n=n)
-        total += ops.to_host(net.probabilities[:n])
+        total += net.ops.to_host(net.probabilities[:n])
     return total / len(chosen)
 
 
@@ -64,14 +75,14 @@ def validation_split(store: Store) -> Split:
     return store.split("val" if "val" in store.splits else "test")
 
 
-def evaluate(net: Net, store: Store, split: Split, recipe: Recipe, *, which: str = "centre", limit: int | None = None,
+def evaluate(net: Net | ColumnNet, store: Store, split: Split, recipe: Recipe, *, which: str = "centre", limit: int | None = None,
              progress: Callable[[int, int], None] | None = None, collect: list | None = None,
              mean: np.ndarray | None = None) -> Metrics:
     """Top-1 and top-5 error of `split`; `limit` batches at most.  `collect` receives each batch's probabilities.
 
     mean : (record, record, 3) float32, subtracted from every picture; the store's own unless the network was trained with another
     """
-    mean = net.ops.from_host((store.mean if mean is None else mean).astype(net.dtype))
+    means = on_each(net, store.mean if mean is None else mean)
     total = len(split) if limit is None else min(len(split), limit * net.batch)
     if total == 0:
         raise MiniAlexError(f"{store.path}: the split has no pictures to evaluate; prepare it again from data with a validation part")
@@ -79,7 +90,7 @@ def evaluate(net: Net, store: Store, split: Split, recipe: Recipe, *, which: str
     for start in range(0, total, net.batch):
         indices = np.arange(start, min(start + net.batch, total))
         labels = split.labels[indices]
-        p = probabilities(net, split.read(indices), mean, recipe, which)
+        p = probabilities(net, split.read(indices), means, recipe, which)
         right1 += credit(p, labels, 1, recipe.ties).sum()
         right5 += credit(p, labels, 5, recipe.ties).sum()
         loss -= np.log(np.maximum(p[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)).sum()

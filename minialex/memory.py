@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from .spec import ParamSpec, Shape
+from .spec import ParamSpec, Shape, ShapeError
 
 ALIGN = 64                                  # elements: parameters start at multiples of 256 bytes, for vector loads
 
@@ -50,9 +51,72 @@ class Arena:
         """Copies a host array into the parameter `key`."""
         self.ops.from_host(np.ascontiguousarray(value, self.dtype), out=self.view(key))
 
+    def numpy(self, key: Key) -> np.ndarray:
+        """A copy of the parameter `key` on the host."""
+        return self.ops.to_host(self.view(key))
+
+    def arenas(self) -> list[Arena]:
+        """The flat arrays behind it: itself."""
+        return [self]
+
+    def range_of(self, layer: str) -> tuple[int, int]:
+        """Where a layer's parameters lie in the flat array; (0, 0) for one without."""
+        keys = [key for key in self.specs if key[0] == layer]
+        return (self.offsets[keys[0]], self.offsets[keys[-1]] + self.specs[keys[-1]].size) if keys else (0, 0)
+
     def host(self) -> dict[str, np.ndarray]:
         """Copies of all parameters, named "conv2.w", as a checkpoint keeps them."""
-        return {f"{layer}.{name}": self.ops.to_host(view) for (layer, name), view in self.items()}
+        return _host(self)
+
+
+def _host(arena: Arena | ShardedArena) -> dict[str, np.ndarray]:
+    return {f"{layer}.{name}": arena.numpy((layer, name)) for layer, name in arena}
+
+
+class Block(NamedTuple):
+    """A part of a parameter: where it lies, and which part it is."""
+
+    place: int                              # which arena
+    key: Key                                # its name there
+    index: tuple[slice, ...]                # what it is of the whole
+
+
+class ShardedArena:
+    """Parameters that lie in blocks in the arenas of several places, each number in exactly one: the face of an Arena."""
+
+    def __init__(self, specs: dict[Key, ParamSpec], arenas: list[Arena], blocks: dict[Key, list[Block]]):
+        self.specs, self.blocks, self._arenas = specs, blocks, arenas
+        for key, spec in specs.items():
+            held = sum(arenas[b.place].specs[b.key].size for b in blocks[key])
+            if held != spec.size:
+                raise ShapeError(f"{'.'.join(key)}: the places hold {held} of its {spec.size} numbers")
+
+    def arenas(self) -> list[Arena]:
+        """One for each place."""
+        return self._arenas
+
+    def like(self) -> ShardedArena:
+        """Zeros in the same blocks."""
+        return ShardedArena(self.specs, [arena.like() for arena in self._arenas], self.blocks)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.specs)
+
+    def fill(self, key: Key, value: np.ndarray) -> None:
+        """Hands out a host array of the whole parameter."""
+        for block in self.blocks[key]:
+            self._arenas[block.place].fill(block.key, value[block.index])
+
+    def numpy(self, key: Key) -> np.ndarray:
+        """The whole parameter on the host."""
+        whole = np.empty(self.specs[key].shape, self._arenas[0].dtype)
+        for block in self.blocks[key]:
+            whole[block.index] = self._arenas[block.place].numpy(block.key)
+        return whole
+
+    def host(self) -> dict[str, np.ndarray]:
+        """As Arena's: a checkpoint does not know where columns lived."""
+        return _host(self)
 
 
 def initial(spec: ParamSpec, layer: str, seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ results never depend on the number of workers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,24 @@ from .fuse import fuse as fuse_layers
 from .layers import Layer, Run, SoftmaxLoss
 from .memory import ALIGN, Arena, Buffers, PingPong, initial
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
+
+
+def shared_memory(layers: list[Layer]) -> list[int | None]:
+    """For the input and each layer's output the index of the array whose memory it uses, or None: a layer in place writes over its
+    input, unless the layer below still has to read that."""
+    shares: list[int | None] = [None]
+    for i, layer in enumerate(layers):
+        allowed = layer.in_place and i > 0 and "y" not in layers[i - 1].bprop_reads
+        shares.append(i if allowed else None)
+    return shares
+
+
+def check_labels(labels: np.ndarray | None, n: int, batch: int, classes: int) -> None:
+    """Refuses more images than planned for, and labels that are no classes."""
+    if n > batch:
+        raise ShapeError(f"fprop: {n} images, but this net was planned for at most {batch}")
+    if labels is not None and (len(labels) != n or labels.min() < 0 or labels.max() >= classes):
+        raise ShapeError(f"fprop: labels must be {n} numbers from 0 to {classes - 1}; is this another data set's class list?")
 
 
 class Net:
@@ -29,7 +48,7 @@ class Net:
                  arenas: int = 3):
         if not layers or not isinstance(layers[-1], SoftmaxLoss):
             raise ShapeError("a net ends in a SoftmaxLoss layer: append SoftmaxLoss('loss')")
-        self.ops, self.batch, self.dtype, self.seed = ops, batch, dtype, seed
+        self.ops, self.places, self.batch, self.dtype, self.seed = ops, [ops], batch, dtype, seed
         self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
         if len(self._ordinals) != len(layers):
             raise ShapeError("two layers of a net have the same name; give each its own")
@@ -43,6 +62,7 @@ class Net:
         self.classes = self.shapes[-1].C
 
         specs = {(layer.name, spec.name): spec for layer, x in zip(body, self.shapes, strict=False) for spec in layer.params(x)}
+        self._shares = shared_memory(body)
         self._split = next((i for i, layer in enumerate(body) if not layer.per_image), len(body))
         filters = [spec.size for layer, x in zip(body[:self._split], self.shapes, strict=False) for spec in layer.params(x)]
         self._fixed = arenas * sum(spec.size + ALIGN for spec in specs.values()) + max(filters, default=0)     # numbers, of any batch
@@ -52,7 +72,7 @@ class Net:
         for key, spec in specs.items():
             self.params.fill(key, initial(spec, key[0], seed))
 
-        self._activations = Buffers(ops, self.shapes, self._shares(), batch, dtype)
+        self._activations = Buffers(ops, self.shapes, self._shares, batch, dtype)
         self.probabilities = ops.empty((batch, self.classes), dtype)
         self._losses = ops.empty((batch,), dtype)
         self._plan_gradients()
@@ -62,7 +82,7 @@ class Net:
         """Device memory for steps of `batch` images, from the shapes alone: parameters, activations, two gradients below the first linear
         layer and two from there on, the pictures, and a workspace of the kernels (the largest output and filters)."""
         sizes, split = [shape.size for shape in self.shapes], self._split
-        held = sum(size for size, share in zip(sizes, self._shares(), strict=True) if share is None)
+        held = sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
         gradients = 2 * max(sizes[split:]) + 2 * max(sizes[1:split + 1], default=0)
         image = held + gradients + sizes[0] // 2 + max(sizes[1:], default=0) + self.classes + 2
         return (self._fixed + batch * image) * np.dtype(self.dtype).itemsize
@@ -78,14 +98,6 @@ class Net:
             advice = f"use a batch of {most} (-b {most})" if most > 0 else "not even one image fits, use --device cpu"
             raise DeviceMemoryError(f"--device {device}: this network at batch {self.batch} needs {needed:,} bytes, "
                                     f"{free:,} are free; {advice}")
-
-    def _shares(self) -> list[int | None]:
-        """A layer in place writes over its input, unless the layer below still has to read that."""
-        shares: list[int | None] = [None]
-        for i, layer in enumerate(self.layers):
-            allowed = layer.in_place and i > 0 and "y" not in self.layers[i - 1].bprop_reads
-            shares.append(i if allowed else None)
-        return shares
 
     def _plan_gradients(self) -> None:
         ops, sizes = self.ops, [shape.size for shape in self.shapes]
@@ -114,41 +126,52 @@ class Net:
         """The array of n images (default: the whole batch) that the next fprop reads."""
         return self._activations.views(n or self.batch)[0]
 
-    def fprop(self, labels: np.ndarray | None = None, *, n: int | None = None, training: bool = False, step: int = 0) -> float:
+    def inputs(self, n: int | None = None) -> list:
+        """The input of each place: of the only one."""
+        return [self.input(n)]
+
+    def fprop(self, labels: np.ndarray | None = None, *, n: int | None = None, training: bool = False, step: int = 0, first: int = 0,
+              total: int | None = None) -> float:
         """Runs n images already in `input(n)` through the net; returns the mean loss (nan without labels).
 
-        `labels` is (n,) int32 on the host.  `training` turns dropout's mask on; `step` is part of its key.
+        `labels` is (n,) int32 on the host.  `training` turns dropout's mask on; `step` is part of its key.  Where several processes
+        share a batch of `total` images, these are number `first` and the following: masks know it, and bprop divides by `total`.
         Probabilities stay in `probabilities[:n]`.
         """
         n = n or (len(labels) if labels is not None else self.batch)
-        if n > self.batch:
-            raise ShapeError(f"fprop: {n} images, but this net was planned for at most {self.batch}")
-        if labels is not None and (len(labels) != n or labels.min() < 0 or labels.max() >= self.classes):
-            raise ShapeError(f"fprop: labels must be {n} numbers from 0 to {self.classes - 1}; is this another data set's class list?")
-        self._n, self._step, self._training = n, step, training
+        check_labels(labels, n, self.batch, self.classes)
+        self._n, self._total = n, total or n
+        self._pass = dict(training=training, step=step)
+        self._first = first
         a = self._activations.views(n)
 
         def lower(slot: int, block) -> None:
             start, stop = block
             views = a if stop - start == n else [y[:, start:stop] for y in a[:self._split + 1]]
             for i in range(self._split):
-                run = replace(self._runs[i], training=training, step=step, first=start)
+                run = replace(self._runs[i], first=first + start, **self._pass)
                 self.layers[i].fprop(self.ops, views[i], views[i + 1], run)
 
         self.ops.parallel(lower, [block for blocks in self.ops.image_ranges(n) for block in blocks])
         for i in range(self._split, len(self.layers)):
-            self.layers[i].fprop(self.ops, a[i], a[i + 1], replace(self._runs[i], training=training, step=step))
+            self.layers[i].fprop(self.ops, a[i], a[i + 1], replace(self._runs[i], first=first, **self._pass))
         self._labels = self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32))
         self.loss_layer.loss(self.ops, a[-1], self._labels, self.probabilities[:n], self._losses[:n])
         return float(self.ops.to_host(self._losses[:n]).astype(np.float64).mean()) if labels is not None else float("nan")
 
-    def bprop(self) -> None:
-        """Overwrites every gradient of `grads` with that of the mean loss of the last fprop."""
+    def bprop(self, done: Callable[[int, int, int], None] | None = None) -> None:
+        """Overwrites every gradient of `grads` with that of the mean loss of the last fprop.
+
+        `done(0, start, stop)` is called as soon as grads.arenas()[0].flat[start:stop] is final, the top layers' first.
+        """
         n, a, ops = self._n, self._activations.views(self._n), self.ops
         dy = self._whole.next(self.shapes[-1].array(n))
-        self.loss_layer.dlogits(ops, self.probabilities[:n], self._labels, dy, scale=1.0 / n)
+        self.loss_layer.dlogits(ops, self.probabilities[:n], self._labels, dy, scale=1.0 / self._total)
         for i in range(len(self.layers) - 1, self._split - 1, -1):
             dy = self._bprop_layer(i, self._runs[i], a[i], a[i + 1], dy, self._whole, first=0, accumulate=False)
+            start, stop = self.grads.range_of(self.layers[i].name)
+            if done is not None and start < stop:
+                done(0, start, stop)
         top = dy
         ranges = ops.image_ranges(n)
         runs = self._range_runs if len(ranges) > 1 else [self._runs[:self._split]]
@@ -166,11 +189,13 @@ class Net:
             ops.parallel(lower, list(enumerate(ranges)))
             if len(ranges) > 1:
                 ops.sum_partials(self._partials[:len(ranges)], self.grads.flat[:self._lower_size])
+            if done is not None and self._lower_size:
+                done(0, 0, self._lower_size)
 
     def _bprop_layer(self, i: int, run: Run, x, y, dy, buffers: PingPong, *, first: int, accumulate: bool):
         layer = self.layers[i]
         dx = None if i == 0 else dy if layer.in_place else buffers.next(x.shape)
-        layer.bprop(self.ops, x, y, dy, dx, replace(run, training=self._training, step=self._step, first=first, accumulate=accumulate))
+        layer.bprop(self.ops, x, y, dy, dx, replace(run, first=self._first + first, accumulate=accumulate, **self._pass))
         return dx
 
     # ---------------------------------------------------------------- looking inside

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .memory import Arena
+from .column_net import ColumnNet
+from .memory import Arena, ShardedArena
 from .net import Net
 from .nets.recipe import Constant, Plateau, Steps
 
@@ -14,16 +15,16 @@ class SGD:
     outside; the two part ways at the first change (tests/test_sgd.py, tests/test_golden.py).
     """
 
-    def __init__(self, net: Net, *, momentum: float = 0.9, decay: float = 0.0005):
+    def __init__(self, net: Net | ColumnNet, *, momentum: float = 0.9, decay: float = 0.0005):
         self.net, self.momentum, self.decay = net, momentum, decay
-        self.velocity: Arena = net.params.like()
+        self.velocity: Arena | ShardedArena = net.params.like()
         self._cache: tuple = (None, ())
 
-    def _segments(self, rate: float, first_rate: float, layer_rates: dict[str, float]) -> tuple:
+    def _segments(self, arena: Arena, rate: float, first_rate: float, layer_rates: dict[str, float]) -> tuple:
         segments = []
-        for key, spec in self.net.params.specs.items():
+        for key, spec in arena.specs.items():
             base = layer_rates.get(key[0], rate if spec.anneal else first_rate)
-            start = self.net.params.offsets[key]
+            start = arena.offsets[key]
             segments.append((start, start + spec.size, base * spec.rate, self.decay * spec.decay))
         return tuple(segments)
 
@@ -32,9 +33,11 @@ class SGD:
         anneal learn at; `layer_rates` replaces the rate of whole layers (0 freezes one: its velocity only decays)."""
         asked = (rate, first_rate, tuple(sorted((layer_rates or {}).items())))
         if self._cache[0] != asked:
-            self._cache = (asked, self._segments(rate, rate if first_rate is None else first_rate, layer_rates or {}))
-        net = self.net
-        net.ops.sgd_update(net.params.flat, self.velocity.flat, net.grads.flat, segments=self._cache[1], momentum=self.momentum)
+            rates = (rate, rate if first_rate is None else first_rate, layer_rates or {})
+            self._cache = (asked, [self._segments(arena, *rates) for arena in self.net.params.arenas()])
+        arenas = (each.arenas() for each in (self.net.params, self.velocity, self.net.grads))
+        for w, v, dw, segments in zip(*arenas, self._cache[1], strict=True):
+            w.ops.sgd_update(w.flat, v.flat, dw.flat, segments=segments, momentum=self.momentum)
 
 
 class Schedule:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
-from . import backends
+from . import placement
 from .checkpoint import candidates, load
+from .column_net import ColumnNet
 from .config import Config, resolve
 from .data import decode
 from .data.source import read_file, shown
-from .evaluate import probabilities
+from .evaluate import on_each, probabilities
 from .net import Net
 from .nets.recipe import Recipe
 from .spec import MiniAlexError
@@ -24,7 +24,7 @@ from .spec import MiniAlexError
 class Trained:
     """A net with its weights and all that turns a picture into its input."""
 
-    net: Net
+    net: Net | ColumnNet
     recipe: Recipe
     config: Config              # of the run that made it, on this device
     classes: list[str]          # ids in label order
@@ -43,9 +43,8 @@ def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, wor
     path = found[0]
     arrays, state = load(path)
     config, recipe, _ = resolve({"device": device, "recipe": expected}, state["config"])
-    ops: ModuleType = backends.load(*config.backend)
-    ops.set_workers(workers)
-    net = Net(recipe.build(len(state["classes"])), recipe.input, batch, ops, seed=config.seed, arenas=2)
+    places = placement.places(replace(config, workers=workers))
+    net = placement.network(recipe.build(len(state["classes"])), recipe.input, batch, places, seed=config.seed, arenas=2)
     for key, spec in net.params.specs.items():
         value = arrays.get("w/" + ".".join(key))
         if value is None or value.shape != spec.shape:
@@ -62,11 +61,11 @@ def predict(model: Trained, pictures: list[Path], *, views: str = "centre", top:
     """For each picture (its decoded pixels, the `top` most probable (name, probability))."""
     record = model.mean.shape[0]
     results = []
-    mean = model.net.ops.from_host(model.mean.astype(model.net.dtype))
+    means = on_each(model.net, model.mean)
     for start in range(0, len(pictures), model.net.batch):
         part = pictures[start:start + model.net.batch]
         images = np.stack([decode(_bytes(Path(path)), record, shown(path))[0] for path in part])
-        for image, p in zip(images, probabilities(model.net, images, mean, model.recipe, views), strict=True):
+        for image, p in zip(images, probabilities(model.net, images, means, model.recipe, views), strict=True):
             order = np.argsort(-p, kind="stable")[:top]
             results.append((image, [(model.names[k], float(p[k])) for k in order]))
     return results

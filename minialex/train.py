@@ -19,14 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, backends, figures
+from . import __version__, backends, figures, placement
 from .checkpoint import Keeper, RunLock, candidates, match
 from .config import resolve
 from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
 from .data.source import shown
-from .evaluate import Metrics, credit, evaluate, probabilities, validation_split
+from .evaluate import Metrics, credit, evaluate, on_each, probabilities, validation_split
 from .journal import Journal
-from .net import Net
 from .optim import SGD, Schedule
 from .progress import Progress, clock
 from .rundir import newest, restore, run_folder, same_classes
@@ -60,9 +59,8 @@ class Trainer:
             asked["device"] = backends.best()
         self.config, self.recipe, changed = resolve(asked, state and state["config"])
         self.notes += changed
-        self.ops = backends.load(*self.config.backend)
-        self.ops.set_workers(self.config.workers)
-        self.ops.set_precision(self.config.precision)
+        self.places = placement.places(self.config)
+        self.ops = self.places[0]
         self.folder = run_folder(self.config, path)
         self.epoch = state["epoch"] if state else 0
         found = locate(self.config.data)
@@ -80,7 +78,8 @@ class Trainer:
     # ---------------------------------------------------------------- set-up
     def _build_net(self, classes: int) -> None:
         config, recipe = self.config, self.recipe
-        self.net = Net(recipe.build(classes), recipe.input, config.batch, self.ops, seed=config.seed, fuse=config.fuse)
+        self.net = placement.network(recipe.build(classes), recipe.input, config.batch, self.places, seed=config.seed, fuse=config.fuse)
+        self.notes += placement.notes(self.net)
         self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay)
         self.schedule = Schedule(recipe.schedule, config.rate)
         self.position = self.step = 0
@@ -109,7 +108,7 @@ class Trainer:
         self._check_batch(len(self.split))                      # some pictures may have been unreadable
         self.loader = Loader(self.split, self.store, augmentation=recipe.augmentation, crop=recipe.crop, batch=config.batch,
                              seed=config.seed, workers=config.workers)
-        self.mean = self.ops.from_host(self.store.mean.astype(self.net.dtype))
+        self.means = on_each(self.net, self.store.mean)
         shares = np.bincount(self.split.labels, minlength=classes) / len(self.split)
         self.chance_loss = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
         self.steps_per_epoch = len(self.loader)
@@ -190,7 +189,8 @@ class Trainer:
     def _measure(self) -> float:
         """Seconds per image of one forward and backward pass on a fraction of a batch of zeros; changes no weight."""
         n = min(self.config.batch, 16)
-        self.ops.from_host(np.zeros(self.net.input(n).shape, self.net.dtype), out=self.net.input(n))
+        for ops, x in zip(self.places, self.net.inputs(n), strict=True):
+            ops.from_host(np.zeros(x.shape, self.net.dtype), out=x)
         for _ in range(2):                                          # the first pass pays for fresh memory
             start = time.monotonic()
             self.net.fprop(np.zeros(n, np.int32), n=n, training=True)
@@ -224,7 +224,8 @@ class Trainer:
         """One step: input, fprop, bprop, update.  Returns the batch's mean loss; raises Diverged when it is not finite."""
         net, n = self.net, len(batch.labels)
         with np.errstate(all="ignore"):                 # what overflows is found below, and named
-            transform(self.ops, batch, self.mean, net.input(n))
+            for ops, mean, x in zip(self.places, self.means, net.inputs(n), strict=True):
+                transform(ops, batch, mean, x)
             loss = net.fprop(batch.labels, n=n, training=True, step=self.step)
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
@@ -329,7 +330,7 @@ class Trainer:
         self.say(f"best validation top-1 error {self.best:.2f} %" if self.best is not None else "nothing to do")
         first = next((k for k in self.net.params if k[1] == "w" and len(self.net.params.specs[k].shape) == 4), None)
         if first and self.best is not None:
-            figures.filters(self.ops.to_host(self.net.params[first]), self.folder / "filters.png", columns=self.net.shapes[1].columns)
+            figures.filters(self.net.params.numpy(first), self.folder / "filters.png", columns=self.net.shapes[1].columns)
             figures.predictions(self._examples(), self.folder / "predictions.png")
             self.say(f"pictures: {self.folder}/curves.png, filters.png, predictions.png")
 
@@ -338,7 +339,7 @@ class Trainer:
         split = self.validation
         chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split), self.net.batch)).astype(int))
         images, names = split.read(chosen), [c.name for c in self.store.classes]
-        p = probabilities(self.net, images, self.mean, self.recipe, "centre")
+        p = probabilities(self.net, images, self.means, self.recipe, "centre")
         return [(image, names[label], [(names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:5]])
                 for image, label, row in zip(images, split.labels[chosen], p, strict=True)]
 

@@ -21,7 +21,7 @@ from minialex.optim import SGD
 
 def checksum(device: str, name: str, batch: int, steps: int, precision: str) -> str:
     """SHA-256 of all weights and momenta after `steps` steps on fixed random pictures."""
-    ops = load(*Config(recipe=name, device=device).backend)
+    ops = load(*Config(recipe=name, device=device).backends[0])
     ops.set_precision(precision)
     recipe = recipe_of(name)
     net = Net(recipe.build(recipe.classes), recipe.input, batch, ops, seed=3)

@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="emulated:0")
     options = parser.parse_args()
-    backend, place = Config(recipe="tiny", device=options.device).backend
+    backend, place = Config(recipe="tiny", device=options.device).backends[0]
     ops = load(backend, place)
     wrong = sum(bench_ops(name, ops, [batch], 1, backend=backend, verify_only=True)[1] for name, batch in RECIPES)
     ran = {row.op for name, batch in RECIPES for row in rows(name, batch)}

@@ -202,7 +202,7 @@ def test_ten_crops_average_softmax_outputs_each_with_the_mean_of_its_recipe(name
     or the other recipe's mean, are other numbers."""
     net, one, w = judge(oracle, name)
     images, mean = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8), rng.uniform(0, 255, (8, 8, 3))
-    got = probabilities(net, images, mean, one, "ten")
+    got = probabilities(net, images, [mean], one, "ten")
     logits = {"paper": [], "source2012": []}
     for top, left, flip in views(8, 6, "ten"):
         there, turn = (slice(top, top + 6), slice(left, left + 6)), -1 if flip else 1
@@ -213,7 +213,7 @@ def test_ten_crops_average_softmax_outputs_each_with_the_mean_of_its_recipe(name
     assert np.abs(got - softmax(np.array(logits[name])).mean(0)).max() < 1e-12
     assert np.abs(got - softmax(np.mean(logits[name], axis=0))).max() > 1e-3
     assert np.abs(got - softmax(np.array(logits[other])).mean(0)).max() > 1e-3
-    centre = probabilities(net, images, mean, one, "centre")
+    centre = probabilities(net, images, [mean], one, "centre")
     assert views(8, 6) == [View(1, 1, False)] and np.abs(got - centre).max() > 1e-3
 
 

@@ -257,6 +257,15 @@ def keep(op: str, value) -> None:
         _fail(op, f"keep={value}; a probability above 0, at most 1, is needed")
 
 
+def columns(op: str, x, column: int, of: int | None) -> int:
+    """How many columns the network has of which x holds number `column` and the following; None: no more than these."""
+    last = column + x.shape[0]
+    of = last if of is None else of
+    if not 0 <= column <= last <= of:
+        _fail(op, f"columns {column} to {last - 1} of {of}; the first is 0, the last {of - 1}")
+    return of
+
+
 def loss(op: str, *, x, p, labels, outputs, per_image_loss=None) -> None:
     rank(op, x=x, p=p, want=2)
     floats(op, x=x, p=p, loss=per_image_loss)

@@ -32,6 +32,8 @@ class Memory(Protocol):
     def to_host(self, array: Any) -> np.ndarray: ...
     def copy(self, source: Any, out: Any) -> None: ...
     def stream(self) -> int: ...
+    def own_stream(self) -> None: ...
+    def address(self, array: Any) -> int: ...
     def workspace(self, nbytes: int) -> int: ...
     def free(self) -> int: ...
 
@@ -61,6 +63,14 @@ class Compiled:
             raise MiniAlexError(f"there is no device {device}: this backend has {count}, numbered from 0")
         return type(self)(self.extension, type(self.memory)(self.extension, device))
 
+    def name(self) -> str:
+        """What --device calls it: "cuda:1"."""
+        return f"{self.extension.__name__.rpartition('_')[2]}:{self.memory.device}"
+
+    def finish(self) -> None:
+        """Waits until the device has done all that was asked of its stream."""
+        self.extension.stream_synchronize(self.memory.stream())
+
     @property
     def kernels(self) -> Compiled:
         """Itself, as a backend's module has it."""
@@ -68,7 +78,7 @@ class Compiled:
 
     def room(self) -> tuple[str, int]:
         """(name, free bytes) of this device."""
-        return f"{self.extension.__name__.rpartition('_')[2]}:{self.memory.device}", self.memory.free()
+        return self.name(), self.memory.free()
 
     def devices(self) -> list[str]:
         """One description for each device."""
@@ -282,24 +292,24 @@ class Compiled:
         self._ring("lrn_maxpool_bprop", (*_images(x), n, *_pool(x, y, window, stride), ties == "all"), x, y, dy, dx, k, alpha, beta, relu,
                    variant=variant)
 
-    def _dropout(self, op, x, y, keep, scale, seed, step, layer, first, variant):
+    def _dropout(self, op, x, y, keep, scale, seed, step, layer, first, column, columns, variant):
         low = 0xFFFFFFFF
         self._ring(op, x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step & low, layer & low,
-                   first & low, variant=variant)
+                   first & low, column, checks.columns(op, x, column, columns), variant=variant)
 
-    def dropout_fprop(self, x, y, *, keep, scale, seed, step, layer, first, variant=None):
+    def dropout_fprop(self, x, y, *, keep, scale, seed, step, layer, first, column=0, columns=None, variant=None):
         checks.keep("dropout_fprop", keep)
         checks.rank("dropout_fprop", x=x, y=y, want=5)
         checks.elementwise("dropout_fprop", x=x, y=y, outputs=("y",))
         _float32("dropout_fprop", x)
-        self._dropout("dropout_fprop", x, y, keep, scale, seed, step, layer, first, variant)
+        self._dropout("dropout_fprop", x, y, keep, scale, seed, step, layer, first, column, columns, variant)
 
-    def dropout_bprop(self, dy, dx, *, keep, scale, seed, step, layer, first, variant=None):
+    def dropout_bprop(self, dy, dx, *, keep, scale, seed, step, layer, first, column=0, columns=None, variant=None):
         checks.keep("dropout_bprop", keep)
         checks.rank("dropout_bprop", dy=dy, dx=dx, want=5)
         checks.elementwise("dropout_bprop", dy=dy, dx=dx, outputs=("dx",))
         _float32("dropout_bprop", dy)
-        self._dropout("dropout_bprop", dy, dx, keep, scale, seed, step, layer, first, variant)
+        self._dropout("dropout_bprop", dy, dx, keep, scale, seed, step, layer, first, column, columns, variant)
 
     def dropout_test(self, x, y, *, factor, variant=None):
         checks.elementwise("dropout_test", x=x, y=y, outputs=("y",))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 
 import numpy as np
@@ -38,10 +40,20 @@ class CupyMemory:
     def __init__(self, extension: ModuleType, device: int = 0):
         self.extension, self.device = extension, device
         self._workspace: cupy.ndarray | None = None
+        self._stream: cupy.cuda.Stream | None = None
+
+    def own_stream(self) -> None:
+        """From now on all work of this object runs on a stream of its own: a column's device computes beside the others."""
+        with cupy.cuda.Device(self.device):
+            self._stream = cupy.cuda.Stream(non_blocking=True)
 
     def stream(self) -> int:
-        """CuPy's current stream, so that kernels line up with the caller's own CuPy work."""
-        return cupy.cuda.get_current_stream().ptr
+        """CuPy's current stream, so that kernels line up with the caller's own CuPy work; or the own one."""
+        return (self._stream or cupy.cuda.get_current_stream()).ptr
+
+    def address(self, array: cupy.ndarray) -> int:
+        """Where an array starts."""
+        return array.data.ptr
 
     def workspace(self, nbytes: int) -> int:
         """Address of at least `nbytes` of scratch memory; grows and is kept."""
@@ -50,9 +62,11 @@ class CupyMemory:
             self._workspace = self.empty((nbytes,), "uint8")
         return self._workspace.data.ptr
 
-    def current(self) -> cupy.cuda.Device:
-        """Makes this device CuPy's own, in a `with`."""
-        return cupy.cuda.Device(self.device)
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes this device, and the own stream if there is one, CuPy's current ones, in a `with`."""
+        with cupy.cuda.Device(self.device), self._stream or nullcontext():
+            yield
 
     def free(self) -> int:
         """Bytes that nobody has, and those that CuPy's pool keeps for the next array."""
@@ -76,14 +90,17 @@ class CupyMemory:
 
     def from_host(self, array: np.ndarray, out: cupy.ndarray | None) -> cupy.ndarray:
         out = self.empty(array.shape, str(array.dtype)) if out is None else out
-        out.set(array)
+        with self.current():
+            out.set(array)
         return out
 
     def to_host(self, array: cupy.ndarray) -> np.ndarray:
-        return cupy.asnumpy(array)
+        with self.current():
+            return cupy.asnumpy(array)
 
     def copy(self, source: cupy.ndarray, out: cupy.ndarray) -> None:
-        out[...] = source
+        with self.current():
+            out[...] = source
 
 
 if os.environ.get("MINIALEX_CUDA_POOL") == "0":

@@ -19,8 +19,9 @@ spatial_norm's alpha multiply the plain sum of squares, windows clipped.  maxpoo
 avgpool divides by the clipped count.
 
 Dropout.  Kept values are x * scale, others 0.  Word e % 4 of Philox4x32-10 with counter (e // 4, first + n, step, layer)
-and key (seed low 32 bits, seed high 32 bits) decides element e = (h * W + w) * (G * C) + g * C + c of image n of the
-array: kept when word < keep * 2^32.  dropout_test is y = x * factor.
+and key (seed low 32 bits, seed high 32 bits) decides element e = (h * W + w) * (columns * C) + (column + g) * C + c
+of image n of the array, whose first column is number `column` of the network's `columns` (None: column + G):
+kept when word < keep * 2^32.  dropout_test is y = x * factor.
 
 Fusion.  fused() names the neighbours ("conv_relu", "lrn_maxpool") that one op of this backend does in one trip through memory;
 the other backends have these ops too, as compositions.  lrn_maxpool: y = maxpool(lrn(x)); bprop recomputes the norm from x, and
@@ -48,7 +49,7 @@ number of workers.  set_workers(n) changes it.
 """
 
 _GEOMETRY = "*, stride, pad, groups"
-_DROPOUT = "*, keep, scale, seed, step, layer, first"
+_DROPOUT = "*, keep, scale, seed, step, layer, first, column=0, columns=None"
 _NORM = "*, n, k, alpha, beta"
 _POOL = "*, window, stride"
 

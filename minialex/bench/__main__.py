@@ -90,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args, given: list[str]) -> int:
-    backend, place = Config(recipe=args.recipe, device=args.device).backend
+    named = Config(recipe=args.recipe, device=args.device).backends
+    backend, place = named[0]
     ops = load(backend, place)
     if args.workers:
         ops.set_workers(args.workers)

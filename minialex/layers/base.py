@@ -6,7 +6,7 @@ columns (`joint`), and what to compute (`fprop`, `bprop`, which call one op of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from ..spec import ParamSpec, Shape
@@ -23,6 +23,8 @@ class Run:
     first: int = 0
     ordinal: int = 0
     accumulate: bool = False        # add parameter gradients instead of overwriting them
+    column: int = 0                 # the arrays hold this column of the network and the following,
+    columns: int | None = None      # of so many (None: of their own)
     params: dict[str, Any] = field(default_factory=dict)
     grads: dict[str, Any] = field(default_factory=dict)
 
@@ -49,6 +51,10 @@ class Layer:
     def joint(self, x: Shape) -> bool:
         """True where every output column needs all input columns: the exchange points of a two-device placement."""
         return False
+
+    def column(self) -> Layer:
+        """What makes one column of y from one column of x (from each column of x in turn, where the layer is joint)."""
+        return self
 
     def macs(self, x: Shape) -> int:
         """Multiply-adds of the forward pass for one image (0 for layers without weights, as the field counts)."""
@@ -82,3 +88,19 @@ class Weighted(Layer):
         """The two parameters, of these shapes."""
         return (ParamSpec("w", weights, std=self.std, rate=self.rate, decay=self.decay),
                 ParamSpec("b", biases, value=self.bias, rate=self.rate * self.bias_rate, decay=0.0, anneal=self.bias_anneal))
+
+    def column(self) -> Layer:
+        return replace(self, K=self.K // self.columns, groups=max(1, self.groups // self.columns), columns=1)
+
+    def wgrad(self, ops, x, dy, run: Run) -> None:
+        """Writes run.grads, or adds to them."""
+        raise TypeError(f"{type(self).__name__} has no wgrad")
+
+    def dgrad(self, ops, dy, dx, run: Run) -> None:
+        """Writes dx."""
+        raise TypeError(f"{type(self).__name__} has no dgrad")
+
+    def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
+        self.wgrad(ops, x, dy, run)
+        if dx is not None:
+            self.dgrad(ops, dy, dx, run)

@@ -57,8 +57,9 @@ class Conv(Weighted):
     def fprop(self, ops, x, y, run: Run) -> None:
         ops.conv_fprop(x, run.params["w"], run.params["b"], y, stride=self.stride, pad=self.pad, groups=self.groups)
 
-    def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
-        geometry = dict(stride=self.stride, pad=self.pad, groups=self.groups)
-        ops.conv_wgrad(x, dy, run.grads["w"], run.grads["b"], accumulate=run.accumulate, **geometry)
-        if dx is not None:
-            ops.conv_dgrad(dy, run.params["w"], dx, **geometry)
+    def wgrad(self, ops, x, dy, run: Run) -> None:
+        ops.conv_wgrad(x, dy, run.grads["w"], run.grads["b"], stride=self.stride, pad=self.pad, groups=self.groups,
+                       accumulate=run.accumulate)
+
+    def dgrad(self, ops, dy, dx, run: Run) -> None:
+        ops.conv_dgrad(dy, run.params["w"], dx, stride=self.stride, pad=self.pad, groups=self.groups)

@@ -24,7 +24,7 @@ class Dropout(Layer):
 
     def _mask(self, run: Run) -> dict:
         return dict(keep=self.keep, scale=1.0 / self.keep if self.inverted else 1.0,
-                    seed=run.seed, step=run.step, layer=run.ordinal, first=run.first)
+                    seed=run.seed, step=run.step, layer=run.ordinal, first=run.first, column=run.column, columns=run.columns)
 
     def fprop(self, ops, x, y, run: Run) -> None:
         if run.training:

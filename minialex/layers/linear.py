@@ -42,10 +42,11 @@ class Linear(Weighted):
     def fprop(self, ops, x, y, run: Run) -> None:
         ops.linear_fprop(_rows(x), run.params["w"], run.params["b"], _rows(y), groups=self.groups)
 
-    def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
+    def wgrad(self, ops, x, dy, run: Run) -> None:
         ops.linear_wgrad(_rows(x), _rows(dy), run.grads["w"], run.grads["b"], groups=self.groups, accumulate=run.accumulate)
-        if dx is not None:
-            ops.linear_dgrad(_rows(dy), run.params["w"], _rows(dx), groups=self.groups)
+
+    def dgrad(self, ops, dy, dx, run: Run) -> None:
+        ops.linear_dgrad(_rows(dy), run.params["w"], _rows(dx), groups=self.groups)
 
 
 def _rows(a):

@@ -24,8 +24,9 @@ class Local(Conv):
     def fprop(self, ops, x, y, run: Run) -> None:
         ops.local_fprop(x, run.params["w"], run.params["b"], y, stride=self.stride, pad=self.pad, groups=self.groups)
 
-    def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
-        geometry = dict(stride=self.stride, pad=self.pad, groups=self.groups)
-        ops.local_wgrad(x, dy, run.grads["w"], run.grads["b"], accumulate=run.accumulate, **geometry)
-        if dx is not None:
-            ops.local_dgrad(dy, run.params["w"], dx, **geometry)
+    def wgrad(self, ops, x, dy, run: Run) -> None:
+        ops.local_wgrad(x, dy, run.grads["w"], run.grads["b"], stride=self.stride, pad=self.pad, groups=self.groups,
+                        accumulate=run.accumulate)
+
+    def dgrad(self, ops, dy, dx, run: Run) -> None:
+        ops.local_dgrad(dy, run.params["w"], dx, stride=self.stride, pad=self.pad, groups=self.groups)

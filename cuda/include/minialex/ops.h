@@ -175,6 +175,7 @@ struct Dropout {
   float scale;
   uint64_t seed;
   uint32_t step, layer, first;
+  int column, columns;                                 // the array's first column, of how many in the whole network
   void* workspace;
 };
 struct DropoutTest {

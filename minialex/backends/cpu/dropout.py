@@ -15,20 +15,22 @@ LANES = 8192                # counters in work at a time: half a dozen uint64 ar
 _LOW = 0xFFFFFFFF
 
 
-def dropout_fprop(x: np.ndarray, y: np.ndarray, *, keep: float, scale: float, seed: int, step: int, layer: int, first: int) -> None:
+def dropout_fprop(x: np.ndarray, y: np.ndarray, *, keep: float, scale: float, seed: int, step: int, layer: int, first: int,
+                  column: int = 0, columns: int | None = None) -> None:
     """y = x * scale where kept, else 0; the mask is a function of (seed, step, layer, image, element).  y may be x."""
     checks.keep("dropout_fprop", keep)
     checks.rank("dropout_fprop", x=x, y=y, want=5)
     checks.elementwise("dropout_fprop", x=x, y=y, outputs=("y",))
-    _apply(x, y, keep, scale, seed, step, layer, first)
+    _apply(x, y, keep, scale, seed, step, layer, first, column, checks.columns("dropout_fprop", x, column, columns))
 
 
-def dropout_bprop(dy: np.ndarray, dx: np.ndarray, *, keep: float, scale: float, seed: int, step: int, layer: int, first: int) -> None:
+def dropout_bprop(dy: np.ndarray, dx: np.ndarray, *, keep: float, scale: float, seed: int, step: int, layer: int, first: int,
+                  column: int = 0, columns: int | None = None) -> None:
     """dx = dy * scale where kept, else 0, by the same mask, drawn again.  dx may be dy."""
     checks.keep("dropout_bprop", keep)
     checks.rank("dropout_bprop", dy=dy, dx=dx, want=5)
     checks.elementwise("dropout_bprop", dy=dy, dx=dx, outputs=("dx",))
-    _apply(dy, dx, keep, scale, seed, step, layer, first)
+    _apply(dy, dx, keep, scale, seed, step, layer, first, column, checks.columns("dropout_bprop", dy, column, columns))
 
 
 def dropout_test(x: np.ndarray, y: np.ndarray, *, factor: float) -> None:
@@ -37,9 +39,10 @@ def dropout_test(x: np.ndarray, y: np.ndarray, *, factor: float) -> None:
     each_run(lambda x, y: np.multiply(x, factor, out=y), x, y)
 
 
-def _apply(x, y, keep: float, scale: float, seed: int, step: int, layer: int, first: int) -> None:
+def _apply(x, y, keep: float, scale: float, seed: int, step: int, layer: int, first: int, column: int,
+           columns: int) -> None:
     G, N, H, W, C = x.shape
-    quads = -(-(G * H * W * C) // 4)
+    quads = -(-(columns * H * W * C) // 4)
     few = max(1, LANES // quads)
     limit = np.uint64(math.ceil(keep * 2.0**32))                # word < keep * 2^32, in integers
     counters = np.arange(quads, dtype=np.uint64)
@@ -52,10 +55,10 @@ def _apply(x, y, keep: float, scale: float, seed: int, step: int, layer: int, fi
             kept = scratch("kept", (n, quads, 4), np.bool_)
             for i, word in enumerate(words):
                 np.less(word, limit, out=kept[..., i])
-            mask = kept.reshape(n, quads * 4)[:, :G * H * W * C].reshape(n, H, W, G, C)
+            mask = kept.reshape(n, quads * 4)[:, :columns * H * W * C].reshape(n, H, W, columns, C)
             for g in range(G):
                 own = scratch("own", (n, H, W, C), np.bool_)
-                np.copyto(own, mask[:, :, :, g])
+                np.copyto(own, mask[:, :, :, column + g])
                 out = y[g, a:a + n]
                 scaled = x[g, a:a + n]
                 if scale != 1:

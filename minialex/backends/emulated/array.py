@@ -118,6 +118,13 @@ class EmulatedMemory:
             self._workspace, self._workspace_size = Block(self.extension, self.device, nbytes), nbytes
         return self._workspace.pointer
 
+    def own_stream(self) -> None:
+        """The stream is this object's own already."""
+
+    def address(self, array: DeviceArray) -> int:
+        """Where an array starts."""
+        return array.pointer
+
     def free(self) -> int:
         """Bytes that nobody has."""
         return self.extension.memory_info(self.device)[0]

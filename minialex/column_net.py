@@ -1,0 +1,391 @@
+"""A network whose columns live on devices of their own: the same network, the same bits, another placement (paper, section 3.2).
+
+Column g's parameters, gradients, momentum and activations are on places[g] only.  Each place computes its column by itself; at a joint
+layer (conv3, fc6, fc7, found by columns.py) it fetches the other columns' activations, and sends their gradients back:
+
+    fprop   y_g = (P_0 + P_1) + b_g     P_c the product over column c's channels, all on place g
+    bprop   dx_g = D_0 + D_1            D_c the gradient through column c's maps, made on place c
+
+A layer that brings the columns together (fc8) is row-parallel: each place multiplies its own channels, the partial sums are added on
+place 0, which runs whatever follows.  One addition of floats commutes, so nothing depends on who waits for whom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .columns import held
+from .exchange import Exchange
+from .fuse import fuse as fuse_layers
+from .layers import Layer, Local, Run, SoftmaxLoss
+from .memory import ALIGN, Arena, Block, Buffers, PingPong, ShardedArena, initial
+from .net import check_labels, shared_memory
+from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
+
+
+class Column:
+    """What one place holds and computes: column `index` of every layer."""
+
+    def __init__(self, ops, index: int):
+        self.ops, self.index = ops, index
+        self.layers: list[Layer] = []                   # of one column
+        self.shapes: list[Shape] = []                   # as Net's, of one column
+        self.runs: list[Run] = []
+        self.others: dict[int, list] = {}               # joint layer -> arrays of the other columns' inputs, None at its own index
+        self.parts: dict[int, list] = {}                # layer that sums -> arrays of the products over the others' channels
+        self.sent: dict[int, list] = {}                 # joint layer -> gradients for the others
+        self.received: dict[int, list] = {}             # and from them
+
+
+class ColumnNet:
+    """`layers` in as many columns as there are `places` (ops of one device each), ending in a SoftmaxLoss.  The face of a Net.
+
+    overlap=False lets each exchange end before the next product begins: the same bits.  float32, as all kernels.
+    Raises ShapeError for a network that does not lie in this many columns from its first layer on.
+    """
+
+    dtype = "float32"
+
+    def __init__(self, layers: list[Layer], input: Shape, batch: int, places: list, *, seed: int = 0, fuse: bool = True,
+                 overlap: bool = True, arenas: int = 3):
+        if not layers or not isinstance(layers[-1], SoftmaxLoss):
+            raise ShapeError("a net ends in a SoftmaxLoss layer: append SoftmaxLoss('loss')")
+        self.places, self.ops, self.batch, self.seed = places, places[0], batch, seed
+        shapes, ends = _check(layers, input, len(places))
+        self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
+        body = _fused(layers[:-1], shapes, self.ops.fused() if fuse else ())
+        self.layers, self.loss_layer = body, layers[-1]
+        self.shapes = [input]
+        for layer in body:
+            self.shapes.append(layer.out_shape(self.shapes[-1]))
+        self.classes = self.shapes[-1].C
+        self.joint = [layer.joint(x) for layer, x in zip(body, self.shapes, strict=False)]
+        self._last = next(i for i, layer in enumerate(body) if layer.name == ends)      # the row-parallel layer
+        self.doing = ""                                             # what is being asked of the devices, for those who look on
+
+        self.columns = [Column(ops, g) for g, ops in enumerate(places)]
+        specs = {(layer.name, spec.name): spec for layer, x in zip(body, self.shapes, strict=False) for spec in layer.params(x)}
+        local = [self._declare(column) for column in self.columns]
+        self._shares = shared_memory(body)
+        self._check_room(arenas, local)
+        self.exchange = Exchange(places, overlap=overlap)
+        self._take_parameters(specs, local)
+        for column in self.columns:
+            self._take_memory(column)
+        self.probabilities = self.ops.empty((batch, self.classes), self.dtype)
+        self._losses = self.ops.empty((batch,), self.dtype)
+
+    # ---------------------------------------------------------------- planning
+    def _count(self, g: int) -> int:
+        """How many layers run on place g: those behind the row-parallel one run on place 0."""
+        return len(self.layers) if g == 0 else self._last + 1
+
+    def _declare(self, column: Column) -> dict:
+        """The column's layers and shapes; returns its parameters: {(layer, local name): (spec of the block, parameter, index)}."""
+        blocks = {}
+        column.shapes = [self.shapes[0], *(replace_columns(shape) for shape in self.shapes[1:self._count(column.index) + 1])]
+        for layer, x in zip(self.layers[:self._count(column.index)], self.shapes, strict=False):
+            column.layers.append(layer.column())
+            specs = {spec.name: spec for spec in layer.params(x)}
+            for block in held(layer, x, column.index):
+                spec = replace(specs[block.parameter], name=block.name, shape=block.shape)
+                blocks[layer.name, block.name] = (spec, block.parameter, block.index)
+        return blocks
+
+    def _take_parameters(self, specs: dict, local: list[dict]) -> None:
+        arenas = [Arena(ops, {key: spec for key, (spec, _, _) in blocks.items()}, self.dtype)
+                  for ops, blocks in zip(self.places, local, strict=True)]
+        where: dict = {key: [] for key in specs}
+        for g, blocks in enumerate(local):
+            for (layer, name), (_, parameter, index) in blocks.items():
+                where[layer, parameter].append(Block(g, (layer, name), index))
+        self.params = ShardedArena(specs, arenas, where)
+        self.grads = self.params.like()
+        for key, spec in specs.items():
+            self.params.fill(key, initial(spec, key[0], self.seed))
+
+    def _take_memory(self, column: Column) -> None:
+        """Activations, gradients, and at joint layers what comes from and goes to the others."""
+        ops, g, batch = column.ops, column.index, self.batch
+        others = [h for h in range(len(self.places)) if h != g]
+        params, grads = self.params.arenas()[g], self.grads.arenas()[g]
+        column.activations = Buffers(ops, column.shapes, self._shares[:len(column.shapes)], batch, self.dtype)
+        column.gradients = PingPong(ops, batch * max(shape.size for shape in column.shapes[1:]), self.dtype)
+        column.spare = ops.empty((max(shape.C for shape in column.shapes),), self.dtype)        # a bias gradient that is known already
+
+        def arrays(shape: Shape, which) -> list:
+            return [ops.empty((batch * shape.size,), self.dtype) if h in which else None for h in range(len(self.places))]
+
+        for i, layer in enumerate(column.layers):
+            keys = [key for key in params if key[0] == layer.name]
+            column.runs.append(Run(seed=self.seed, ordinal=self._ordinals[layer.name], column=g, columns=len(self.places),
+                                   params={key[1]: params[key] for key in keys}, grads={key[1]: grads[key] for key in keys}))
+            if not self.joint[i]:
+                continue
+            x, y = column.shapes[i], column.shapes[i + 1]
+            if i == self._last:
+                column.parts[i] = arrays(y, others if g == 0 else [g])              # the sums that arrive, or the own that leaves
+                column.received[i] = arrays(y, [] if g == 0 else [0])               # the gradient of all logits
+            else:
+                column.others[i], column.parts[i] = arrays(x, others), arrays(y, others)
+                column.sent[i], column.received[i] = arrays(x, others), arrays(x, others)
+
+    def bytes(self, batch: int, g: int = 0, arenas: int = 3) -> int:
+        """Device memory of place g for steps of `batch` images, from the shapes alone, counted as Net's."""
+        column, others = self.columns[g], len(self.places) - 1
+        sizes = [shape.size for shape in column.shapes]
+        kept = sum(size for size, share in zip(sizes, self._shares, strict=False) if share is None)
+        image = kept + 2 * max(sizes[1:]) + sizes[0] // 2 + max(sizes[1:]) + self.classes + 2
+        for i in range(len(column.layers)):
+            if self.joint[i]:
+                image += 2 * sizes[i + 1] if i == self._last else others * (3 * sizes[i] + sizes[i + 1])
+        weights = sum(spec.size for layer, x in zip(self.layers, self.shapes, strict=False) for spec in layer.params(x))
+        own = sum(_size(block.shape) for layer, x in zip(self.layers, self.shapes, strict=False) for block in held(layer, x, g))
+        return 4 * (arenas * (own + ALIGN * 4 * len(self.layers)) + min(weights, 1 << 20) + batch * image)
+
+    def _check_room(self, arenas: int, local: list[dict]) -> None:
+        """Refuses what a device has no room for before any of it is taken; places that share a device share its memory."""
+        for name in dict.fromkeys(place.name() for place in self.places):
+            here = [g for g, place in enumerate(self.places) if place.name() == name]
+            free = self.places[here[0]].memory.free()
+            needed, fixed = (sum(self.bytes(batch, g, arenas) for g in here) for batch in (self.batch, 0))
+            most = (free - fixed) * self.batch // (needed - fixed)
+            if needed > free:
+                advice = f"use a batch of {most} (-b {most})" if most > 0 else "not even one image fits, use --device cpu"
+                raise DeviceMemoryError(f"--device {name}: {len(here)} column{'s' * (len(here) > 1)} of this network at batch {self.batch} "
+                                        f"need {needed:,} bytes, {free:,} are free; {advice}")
+
+    # ---------------------------------------------------------------- passes
+    def inputs(self, n: int | None = None) -> list:
+        """On each place the array (1, n, H, W, C) that the next fprop reads: the same pictures in all of them."""
+        return [column.activations.views(n or self.batch)[0] for column in self.columns]
+
+    def fprop(self, labels: np.ndarray | None = None, *, n: int | None = None, training: bool = False, step: int = 0, first: int = 0,
+              total: int | None = None) -> float:
+        """As Net.fprop."""
+        n = n or (len(labels) if labels is not None else self.batch)
+        check_labels(labels, n, self.batch, self.classes)
+        self._n, self._total = n, total or n
+        self._pass = dict(training=training, step=step, first=first)
+        for i in range(len(self.layers)):
+            self.doing = f"{self.layers[i].name} fprop"
+            if self.joint[i]:
+                (self._gather if i == self._last else self._fprop_joint)(i)
+                continue
+            for column in self._running(i):
+                a = column.activations.views(n)
+                column.layers[i].fprop(column.ops, a[i], a[i + 1], replace(column.runs[i], **self._pass))
+        self.doing = self.loss_layer.name
+        self._labels = self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32))
+        logits = self.columns[0].activations.views(n)[-1]
+        self.loss_layer.loss(self.ops, logits, self._labels, self.probabilities[:n], self._losses[:n])
+        return float(self.ops.to_host(self._losses[:n]).astype(np.float64).mean()) if labels is not None else float("nan")
+
+    def bprop(self, done=None) -> None:
+        """As Net.bprop; `done(place, start, stop)` hears of each place's own flat gradients."""
+        n = self._n
+        top = self.columns[0]
+        dy: list[Any] = [None] * len(self.places)
+        dy[0] = top.gradients.next(top.shapes[-1].array(n))
+        self.loss_layer.dlogits(self.ops, self.probabilities[:n], self._labels, dy[0], scale=1.0 / self._total)
+        for i in range(len(self.layers) - 1, -1, -1):
+            self.doing = f"{self.layers[i].name} bprop"
+            if self.joint[i]:
+                dy = self._spread(i, dy) if i == self._last else self._bprop_joint(i, dy)
+            else:
+                for column in self._running(i):
+                    dy[column.index] = self._bprop_own(column, i, dy[column.index])
+            if done is not None:
+                for g, arena in enumerate(self.grads.arenas()):
+                    start, stop = arena.range_of(self.layers[i].name)
+                    if start < stop:
+                        done(g, start, stop)
+
+    def _running(self, i: int) -> list[Column]:
+        return self.columns if i <= self._last else self.columns[:1]
+
+    def _bprop_own(self, column: Column, i: int, dy):
+        layer, a = column.layers[i], column.activations.views(self._n)
+        dx = None if i == 0 else dy if layer.in_place else column.gradients.next(a[i].shape)
+        layer.bprop(column.ops, a[i], a[i + 1], dy, dx, replace(column.runs[i], **self._pass))
+        return dx
+
+    def _of(self, array, shape: Shape):
+        """The first n images of a flat exchange buffer."""
+        return array[:shape.size * self._n].reshape(shape.array(self._n))
+
+    # ---------------------------------------------------------------- joint layers: every column reads all
+    def _pairs(self) -> list[tuple[Column, Column]]:
+        return [(a, b) for a in self.columns for b in self.columns if a is not b]
+
+    def _fprop_joint(self, i: int) -> None:
+        """The others' activations travel while the product over the own is computed."""
+        for source, target in self._pairs():
+            x = source.activations.views(self._n)[i]
+            self.exchange.begin(source.index, x, target.index, self._of(target.others[i][source.index], source.shapes[i]))
+        for column in self.columns:
+            a = column.activations.views(self._n)
+            self._product(column, i, column.index, a[i], a[i + 1])
+        for source, target in self._pairs():
+            self.exchange.finish(source.index, target.index)
+        for column in self.columns:
+            y = column.activations.views(self._n)[i + 1]
+            parts = [y if h == column.index else self._of(part, column.shapes[i + 1]) for h, part in enumerate(column.parts[i])]
+            for h, part in enumerate(parts):
+                if h != column.index:
+                    self._product(column, i, h, self._of(column.others[i][h], column.shapes[i]), part)
+            _sum(column, parts, column.index, column.runs[i].params["b"])
+
+    def _product(self, column: Column, i: int, h: int, x, y) -> None:
+        """y = the product over column h's channels x, without a bias."""
+        run = column.runs[i]
+        column.layers[i].fprop(column.ops, x, y, replace(run, params={"w": run.params[f"w{h}"], "b": None}, **self._pass))
+
+    def _bprop_joint(self, i: int, dy: list) -> list:
+        """The gradients of the others' activations are made first, and travel while weight gradients and the own are computed."""
+        n = self._n
+        for column in self.columns:
+            for h, out in enumerate(column.sent[i]):
+                if out is not None:
+                    self._gradient(column, i, h, dy[column.index], self._of(out, column.shapes[i]))
+        for source, target in self._pairs():
+            shape = target.shapes[i]
+            self.exchange.begin(source.index, self._of(source.sent[i][target.index], shape),
+                                target.index, self._of(target.received[i][source.index], shape))
+        dx: list[Any] = []
+        for column in self.columns:
+            g = column.index
+            x = column.activations.views(n)[i]
+            for h in range(len(self.places)):
+                read = x if h == g else self._of(column.others[i][h], column.shapes[i])
+                grads = {"w": column.runs[i].grads[f"w{h}"], "b": column.runs[i].grads["b"] if h == g else self._spare(column, i)}
+                column.layers[i].wgrad(column.ops, read, dy[g], replace(column.runs[i], grads=grads, **self._pass))
+            dx.append(column.gradients.next(x.shape))
+            self._gradient(column, i, g, dy[g], dx[g])
+        for source, target in self._pairs():
+            self.exchange.finish(source.index, target.index)
+        for column in self.columns:
+            parts = [dx[column.index] if h == column.index else self._of(part, column.shapes[i])
+                     for h, part in enumerate(column.received[i])]
+            _sum(column, parts, column.index, None)
+        return dx
+
+    def _gradient(self, column: Column, i: int, h: int, dy, dx) -> None:
+        """dx = the gradient of column h's activations through this column's maps."""
+        run = column.runs[i]
+        column.layers[i].dgrad(column.ops, dy, dx, replace(run, params={"w": run.params[f"w{h}"]}, **self._pass))
+
+    def _spare(self, column: Column, i: int):
+        return column.spare[:column.shapes[i + 1].C]
+
+    # ---------------------------------------------------------------- the row-parallel layer: column 0 takes the sum
+    def _gather(self, i: int) -> None:
+        n, root = self._n, self.columns[0]
+        y = root.activations.views(n)[i + 1]
+        parts = [y, *(self._of(part, root.shapes[i + 1]) for part in root.parts[i][1:])]
+        for column in self.columns:
+            out = y if column is root else self._of(column.parts[i][column.index], column.shapes[i + 1])
+            run = column.runs[i]
+            column.layers[i].fprop(column.ops, column.activations.views(n)[i], out,
+                                   replace(run, params={"w": run.params["w"], "b": None}, **self._pass))
+            if column is not root:
+                self.exchange.begin(column.index, out, 0, parts[column.index])
+        for column in self.columns[1:]:
+            self.exchange.finish(column.index, 0)
+        _sum(root, parts, 0, root.runs[i].params["b"])
+
+    def _spread(self, i: int, dy: list) -> list:
+        """The gradient of the logits goes to all; each makes its own weights' gradient and its own column's."""
+        n, root = self._n, self.columns[0]
+        received = [dy[0], *(self._of(column.received[i][0], column.shapes[i + 1]) for column in self.columns[1:])]
+        for column in self.columns[1:]:
+            self.exchange.begin(0, dy[0], column.index, received[column.index])
+        dx = []
+        for column in self.columns:
+            if column is not root:
+                self.exchange.finish(0, column.index)
+            run, x = column.runs[i], column.activations.views(n)[i]
+            grads = {"w": run.grads["w"], "b": run.grads["b"] if column is root else self._spare(column, i)}
+            run = replace(run, grads=grads, **self._pass)
+            column.layers[i].wgrad(column.ops, x, received[column.index], run)
+            dx.append(column.gradients.next(x.shape))
+            column.layers[i].dgrad(column.ops, received[column.index], dx[column.index], run)
+        return dx
+
+    # ---------------------------------------------------------------- looking inside
+    def activation(self, name: str) -> np.ndarray:
+        """As Net.activation: a host copy (G, n, H, W, C) with all columns."""
+        names = [layer.name for layer in self.layers]
+        if name not in names:
+            raise MiniAlexError(f"no layer is called {name!r}; this net has {', '.join(names)}")
+        return self._on_host(names.index(name) + 1)
+
+    def _on_host(self, i: int) -> np.ndarray:
+        columns = self._running(i - 1) if i and i - 1 != self._last else self.columns[:1]
+        return np.concatenate([column.ops.to_host(column.activations.views(self._n)[i]) for column in columns])
+
+    def first_nonfinite(self) -> str | None:
+        """Name of the first activation, gradient or weight with a NaN or infinity, in the order they are computed."""
+        def named():
+            yield "input", self._on_host(0)
+            yield from ((f"weight {'.'.join(key)}", self.params.numpy(key)) for key in self.params)
+            yield from ((f"activation {layer.name}", self._on_host(i)) for i, layer in enumerate(self.layers, start=1))
+            yield from ((f"gradient {'.'.join(key)}", self.grads.numpy(key)) for key in self.grads)
+        return next((name for name, array in named() if not np.isfinite(array).all()), None)
+
+
+def _sum(column: Column, parts: list, own: int, b) -> None:
+    """parts[own] = (parts[0] + parts[1] + ...) + b, in this order on every place."""
+    total = parts[0]
+    for c in range(1, len(parts)):
+        out = parts[own] if c >= own else parts[0]
+        column.ops.joint_sum(total, parts[c], b if c == len(parts) - 1 else None, out)
+        total = out
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape))
+
+
+def replace_columns(shape: Shape) -> Shape:
+    """One column of it."""
+    return shape._replace(columns=1)
+
+
+def _fused(body: list[Layer], shapes: list[Shape], rules) -> list[Layer]:
+    """Fused between the joint layers: these end in a sum, behind which nothing is fused."""
+    result, run = [], []
+    for layer, x in zip(body, shapes, strict=False):
+        if layer.joint(x):
+            result += [*fuse_layers(run, rules), layer]
+            run = []
+        else:
+            run.append(layer)
+    return result + fuse_layers(run, rules)
+
+
+def _check(layers: list[Layer], input: Shape, places: int) -> tuple[list[Shape], str]:
+    """(shapes, the layer that brings the columns together); refuses networks that do not lie in `places` columns."""
+    shapes = [input]
+    for layer in layers[:-1]:
+        shapes.append(layer.out_shape(shapes[-1]))
+    columns = max(shape.columns for shape in shapes)
+    if columns != places:
+        lies = "in one column" if columns == 1 else f"in {columns} columns"
+        raise ShapeError(f"--device names {places} devices, but this network lies {lies}: name {columns} device{'s' * (columns > 1)}")
+    ends = None
+    for layer, x, y in zip(layers[:-1], shapes, shapes[1:], strict=False):
+        joint = layer.joint(x)
+        if joint and isinstance(layer, Local):
+            raise ShapeError(f"{layer.name}: a locally connected layer that reads several columns runs on one device only")
+        if ends is None and y.columns == 1 and joint:
+            ends = layer.name
+        elif (ends is None) == (y.columns == 1) or (x.columns not in (1, y.columns)) or (x is not input and x.columns != y.columns):
+            raise ShapeError(f"{layer.name}: from {x.columns} column{'s' * (x.columns > 1)} to {y.columns}: on several devices a network "
+                             "is in columns from its first layer on, up to one layer that reads all of them and writes one; name one device")
+    if ends is None:
+        raise ShapeError("no layer of this network brings its columns together; name one device")
+    return shapes, ends
