@@ -9,6 +9,8 @@ import numpy as np
 
 from .column_net import ColumnNet
 from .data import Split, Store, views
+from .data.loader import share
+from .distributed import world
 from .net import Net
 from .nets.recipe import Recipe
 from .spec import MiniAlexError
@@ -46,6 +48,13 @@ def credit(p: np.ndarray, labels: np.ndarray, k: int, ties: str = "index") -> np
     return (better + before < k).astype(np.float64)
 
 
+def sums_of(p: np.ndarray, labels: np.ndarray, loss: float, ties: str) -> tuple[float, float, float]:
+    """(loss, right at once, right among five), summed over the images that have the mean loss `loss`."""
+    if not np.isfinite(loss):
+        return loss, 0.0, 0.0
+    return loss * len(labels), *(float(credit(p, labels, k, ties).sum()) for k in (1, 5))
+
+
 def on_each(net: Net | ColumnNet, array: np.ndarray) -> list:
     """A copy of a host array on each place of a net, floats in its type."""
     array = array.astype(net.dtype) if array.dtype.kind == "f" else array
@@ -80,15 +89,18 @@ def evaluate(net: Net | ColumnNet, store: Store, split: Split, recipe: Recipe, *
              mean: np.ndarray | None = None) -> Metrics:
     """Top-1 and top-5 error of `split`; `limit` batches at most.  `collect` receives each batch's probabilities.
 
+    Of several processes each takes an equal part of the pictures (and collects of it alone); all get the sums.
+
     mean : (record, record, 3) float32, subtracted from every picture; the store's own unless the network was trained with another
     """
     means = on_each(net, store.mean if mean is None else mean)
-    total = len(split) if limit is None else min(len(split), limit * net.batch)
+    total = len(split) if limit is None else min(len(split), limit * net.batch * world().size)
     if total == 0:
         raise MiniAlexError(f"{store.path}: the split has no pictures to evaluate; prepare it again from data with a validation part")
     right1 = right5 = loss = 0.0
-    for start in range(0, total, net.batch):
-        indices = np.arange(start, min(start + net.batch, total))
+    first, stop = share(total, world().rank, world().size)
+    for start in range(first, stop, net.batch):
+        indices = np.arange(start, min(start + net.batch, stop))
         labels = split.labels[indices]
         p = probabilities(net, split.read(indices), means, recipe, which)
         right1 += credit(p, labels, 1, recipe.ties).sum()
@@ -97,5 +109,6 @@ def evaluate(net: Net | ColumnNet, store: Store, split: Split, recipe: Recipe, *
         if collect is not None:
             collect.append(p)
         if progress:
-            progress(start + len(indices), total)
+            progress(total * (start + len(indices) - first) // (stop - first), total)
+    right1, right5, loss = world().add(np.array([right1, right5, loss], np.float64))
     return Metrics(100 * (1 - right1 / total), 100 * (1 - right5 / total), loss / total, total)

@@ -9,14 +9,17 @@ import math
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from . import distributed
 from .data.source import shown
 from .nets import RECIPES
-from .spec import MiniAlexError
+from .spec import Diverged, Interrupted, MiniAlexError
 
-DEVICES = "cpu; cuda:0, a GPU; emulated:0, the GPU's kernels on the CPU; reference, the slow oracle"
+DEVICES = ("cpu; cuda:0, a GPU; cuda:0,cuda:1, a column of the network on each; emulated:0, the GPU's kernels on the CPU; "
+           "reference, the slow oracle")
 
 # What other training programs call it.
 ELSEWHERE = {"--arch": "--recipe", "-a": "--recipe", "--model": "--recipe", "--gpu": "--device", "--output": "--output-dir",
@@ -150,24 +153,43 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
 
 def guarded(main: Callable[[], None]) -> int:
     """Runs `main`; every expected failure becomes one sentence on stderr and an exit status: 2 bad input, 70 diverged, 74 disk,
-    130 and 143 interrupted, 141 when nobody reads the output any more (`| head`), which is no reason to complain."""
+    130 and 143 interrupted, 141 when nobody reads the output any more (`| head`), which is no reason to complain.
+    Where several ranks run, one that fails ends all; what all refuse alike is said once."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")       # names of files need not fit the terminal's encoding
-    status, text = _outcome(main)
+    everywhere = False
+
+    def marked() -> None:
+        nonlocal everywhere
+        try:
+            main()
+        except BaseException as error:
+            everywhere = getattr(error, "everywhere", False)
+            raise
+
+    try:
+        status, text = _outcome(marked)
+    except BaseException:
+        if not distributed.joined():
+            raise
+        traceback.print_exc()
+        status, text = 1, "a fault of the program; its lines above say where"
     try:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or the interpreter complains when it ends
         if not status:
             status, text = _refused(error)
-    if text:
-        print(f"minialex: {shown(text)}", file=sys.stderr)
+    alone = distributed.joined() and not everywhere             # raised by this rank only
+    if text and (alone or not distributed.joined() or distributed.world().rank == 0):
+        print(f"minialex: {f'rank {distributed.world().rank}: ' if alone else ''}{shown(text)}", file=sys.stderr)
+    if status and alone:
+        distributed.world().abort(status)
     return status
 
 
 def _outcome(main: Callable[[], None]) -> tuple[int, str | None]:
-    from .train import Diverged, Interrupted
     try:
         main()
     except SystemExit as end:                                   # --help, or a flag that argparse refused

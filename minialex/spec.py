@@ -41,6 +41,18 @@ class BackendUnavailable(MiniAlexError, RuntimeError):
     """A backend that cannot be loaded here; the message carries the original reason."""
 
 
+class Diverged(MiniAlexError):
+    """The loss stopped being a number."""
+
+
+class Interrupted(MiniAlexError):
+    """SIGTERM or SIGINT: the step was finished and a checkpoint written."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
 class Shape(NamedTuple):
     """One image's activation: `columns` arrays of (H, W, C); C counts the channels of one column."""
 

@@ -10,46 +10,68 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import shutil
 import signal
 import time
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from . import __version__, backends, figures, placement
+from . import __version__, backends, distributed, figures, placement
 from .checkpoint import Keeper, RunLock, candidates, match
 from .config import resolve
 from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
 from .data.source import shown
-from .evaluate import Metrics, credit, evaluate, on_each, probabilities, validation_split
+from .evaluate import Metrics, evaluate, on_each, probabilities, sums_of, validation_split
 from .journal import Journal
 from .optim import SGD, Schedule
 from .progress import Progress, clock
 from .rundir import newest, restore, run_folder, same_classes
-from .spec import MiniAlexError
+from .spec import Diverged, Interrupted, MiniAlexError
 
-
-class Diverged(MiniAlexError):
-    """The loss stopped being a number."""
-
-
-class Interrupted(MiniAlexError):
-    """SIGTERM or SIGINT: the step was finished and a checkpoint written."""
-
-    def __init__(self, message: str, status: int):
-        super().__init__(message)
-        self.status = status
+# Fields of Config in which ranks may differ: what is whose on which machine.
+ELSEWHERE = ("device", "workers", "data", "store", "output_dir")
 
 
 class Trainer:
-    """One run.  `asked` maps flag names of Config to values (None: not given); `resume` is a path, "auto" or None."""
+    """One run.  `asked` maps flag names of Config to values (None: not given); `resume` is a path, "auto" or None.
+
+    Under a launcher of several processes each learns from its share of every batch (distributed.py); rank 0 alone writes.
+    """
 
     def __init__(self, asked: dict, *, resume: str | None = None, quiet: bool = False, checkpoint_minutes: float = 10.0):
-        self.quiet, self.checkpoint_seconds = quiet, checkpoint_minutes * 60
-        asked = dict(asked)
+        self.world, self.checkpoint_seconds = distributed.world(), checkpoint_minutes * 60
+        self.quiet = quiet or self.world.rank > 0
+        with self.world.together():
+            arrays, state, path = self._configure(dict(asked), resume)
+        self.world.compare(self.config.as_dict() | {"version": __version__, "step": state and state["step"]}, but=ELSEWHERE)
+        found = self.world.staged(lambda: locate(self.config.data))
+        with self.world.together():
+            if state:
+                same_classes(path, state, found)
+            self._check(found)
+            self._build_net(len(found.classes))
+        self._announce(found)
+        workers = self.config.workers
+        self.store: Store = self.world.staged(
+            lambda: store_of(found, self.recipe.record, folder=self.config.store, workers=workers, quiet=self.quiet))
+        with self.world.together():
+            self._open_data()
+            if state:
+                self._continue(arrays, state)
+        sums = [zlib.crc32(array) for array in self.net.params.host().values()] if self.world.size > 1 else []
+        self.world.compare({"data": self.store.fingerprint, "weights": sums})
+        self._signal: int | None = None
+
+    # ---------------------------------------------------------------- set-up
+    def _configure(self, asked: dict, resume: str | None) -> tuple[dict[str, np.ndarray], dict | None, Path | None]:
+        """Decides what is to be done, by whom and where; returns the checkpoint's (arrays, state, path)."""
+        world = self.world
         if resume == "auto" and not asked.get("output_dir"):
             asked["output_dir"] = str(newest("--resume auto"))
         arrays, state, self.notes, path = restore(resume, asked.get("output_dir"))
@@ -57,28 +79,22 @@ class Trainer:
             asked["output_dir"] = str(path.parent)
         if state is None and not asked.get("device"):
             asked["device"] = backends.best()
+        if world.local_size > 1 and not asked.get("workers"):
+            asked["workers"] = max(1, os.cpu_count() // world.local_size)
         self.config, self.recipe, changed = resolve(asked, state and state["config"])
         self.notes += changed
-        self.places = placement.places(self.config)
+        distributed.check_batch(self.config.batch, world.size)
+        mine = distributed.my_devices(self.config.device, world.local_rank, world.local_size)
+        self.places = placement.places(replace(self.config, device=mine))
         self.ops = self.places[0]
         self.folder = run_folder(self.config, path)
         self.epoch = state["epoch"] if state else 0
-        found = locate(self.config.data)
-        if state:
-            same_classes(path, state, found)
-        self._check(found)
-        self._build_net(len(found.classes))
-        self._announce(found)
-        self.store: Store = store_of(found, self.recipe.record, folder=self.config.store, workers=self.config.workers, quiet=quiet)
-        self._open_data()
-        if state:
-            self._continue(arrays, state)
-        self._signal: int | None = None
+        return arrays, state, path
 
-    # ---------------------------------------------------------------- set-up
     def _build_net(self, classes: int) -> None:
         config, recipe = self.config, self.recipe
-        self.net = placement.network(recipe.build(classes), recipe.input, config.batch, self.places, seed=config.seed, fuse=config.fuse)
+        own = config.batch // self.world.size
+        self.net = placement.network(recipe.build(classes), recipe.input, own, self.places, seed=config.seed, fuse=config.fuse)
         self.notes += placement.notes(self.net)
         self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay)
         self.schedule = Schedule(recipe.schedule, config.rate)
@@ -107,7 +123,7 @@ class Trainer:
         self.split, self.validation = self.store.split("train"), validation_split(self.store)
         self._check_batch(len(self.split))                      # some pictures may have been unreadable
         self.loader = Loader(self.split, self.store, augmentation=recipe.augmentation, crop=recipe.crop, batch=config.batch,
-                             seed=config.seed, workers=config.workers)
+                             seed=config.seed, workers=config.workers, rank=self.world.rank, ranks=self.world.size)
         self.means = on_each(self.net, self.store.mean)
         shares = np.bincount(self.split.labels, minlength=classes) / len(self.split)
         self.chance_loss = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
@@ -127,6 +143,16 @@ class Trainer:
         self.say(f"  resume: from epoch {self.epoch + 1}, batch {self.position}, step {self.step}")
 
     def __enter__(self) -> Trainer:
+        with self.world.together():
+            if self.world.rank == 0:
+                self._open_folder()
+        self.folder = self.world.from_root(self.folder)
+        self._tell_way_back()
+        self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._last_save = time.monotonic()
+        return self
+
+    def _open_folder(self) -> None:
         created = self._make_folder()
         self.lock = RunLock(self.folder)
         try:
@@ -139,9 +165,6 @@ class Trainer:
             for folder in created:                              # nothing is left of a run that could not begin
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
-        self._last_save = time.monotonic()
-        return self
 
     def _make_folder(self) -> list[Path]:
         """Makes the run directory; returns the folders that were not there, the innermost first."""
@@ -158,7 +181,8 @@ class Trainer:
     def __exit__(self, kind, error, trace) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
-        self.lock.release()
+        if self.world.rank == 0:
+            self.lock.release()
 
     def _on_signal(self, number: int, frame) -> None:
         if self._signal is not None:
@@ -171,7 +195,8 @@ class Trainer:
         config, recipe = self.config, self.recipe
         train, validation = count(found, "train"), count(found, "val", "test")
         images = "an unknown number of" if train is None else f"{train:,}"
-        self.say(f"MiniAlex {__version__}: recipe {config.recipe} on {config.device}, {config.data or 'the embedded pictures'} "
+        where = config.device + (f", {self.world.size} ranks" if self.world.size > 1 else "")
+        self.say(f"MiniAlex {__version__}: recipe {config.recipe} on {where}, {config.data or 'the embedded pictures'} "
                  f"({images} training pictures, {len(found.classes)} classes), {config.epochs} epochs, "
                  f"{self._estimate(train or 0, validation or 0)}")
         kind = "left open by the paper" if recipe.name == "paper" else "not the paper's"
@@ -183,12 +208,12 @@ class Trainer:
         if self.config.limit_batches:
             most = self.config.limit_batches * self.config.batch
             train, validation = min(train, most), min(validation, most)
-        images = (train + validation / 3) * (self.config.epochs - self.epoch)
+        images = (train + validation / 3) * (self.config.epochs - self.epoch) / self.world.size
         return f"about {clock(images * self._measure())}" if train else "time unknown until the pictures are counted"
 
     def _measure(self) -> float:
         """Seconds per image of one forward and backward pass on a fraction of a batch of zeros; changes no weight."""
-        n = min(self.config.batch, 16)
+        n = min(self.net.batch, 16)
         for ops, x in zip(self.places, self.net.inputs(n), strict=True):
             ops.from_host(np.zeros(x.shape, self.net.dtype), out=x)
         for _ in range(2):                                          # the first pass pays for fresh memory
@@ -222,28 +247,37 @@ class Trainer:
 
     def learn(self, batch: Batch) -> float:
         """One step: input, fprop, bprop, update.  Returns the batch's mean loss; raises Diverged when it is not finite."""
-        net, n = self.net, len(batch.labels)
+        net, n, schedule = self.net, len(batch), self.schedule
         with np.errstate(all="ignore"):                 # what overflows is found below, and named
-            for ops, mean, x in zip(self.places, self.means, net.inputs(n), strict=True):
-                transform(ops, batch, mean, x)
-            loss = net.fprop(batch.labels, n=n, training=True, step=self.step)
+            if n:                                       # the last batch of an epoch may leave this rank none
+                for ops, mean, x in zip(self.places, self.means, net.inputs(n), strict=True):
+                    transform(ops, batch, mean, x)
+                own = net.fprop(batch.labels, n=n, training=True, step=self.step, first=batch.place, total=batch.total)
+        own = sums_of(self.ops.to_host(net.probabilities[:n]), batch.labels, own, self.recipe.ties) if n else (0, 0, 0)
+        sums = self.world.add(np.array([*own, *self._wishes()], np.float64))
+        loss = float(sums[0]) / batch.total
         if not math.isfinite(loss):
-            raise Diverged(f"the loss became {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
-                           f"{net.first_nonfinite() or 'the loss'}. {self._way_back()}")
-        schedule = self.schedule
+            raise distributed.everywhere(Diverged(f"the loss became {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
+                                                  f"{net.first_nonfinite() or 'the loss'}. {self._way_back()}"))
         with np.errstate(all="ignore"):
-            net.bprop()
+            if n:
+                net.bprop()
+            for arena in net.grads.arenas():
+                self.world.sum_(arena, zero=not n)
             self.sgd.step(schedule.rate(self.epoch), first_rate=schedule.first_rate, layer_rates=schedule.layer_rates(self.epoch))
-        p = self.ops.to_host(net.probabilities[:n])
-        self.sums["loss"] += loss * n
-        for name, k in (("right1", 1), ("right5", 5)):
-            self.sums[name] += float(credit(p, batch.labels, k, self.recipe.ties).sum())
-        self.sums["images"] += n
+        for name, value in zip(("loss", "right1", "right5"), sums, strict=False):
+            self.sums[name] += float(value)
+        self.sums["images"] += batch.total
         self.step += 1
         self.position += 1
         self.progress.update(self.position, self._line())
-        self._housekeeping()
+        self._housekeeping(*sums[3:])
         return loss
+
+    def _wishes(self) -> list[bool]:
+        """What this process wants behind this step, as what one wants all must do: stop for SIGTERM, for SIGINT, save."""
+        late = time.monotonic() - self._last_save > self.checkpoint_seconds
+        return [self._signal == signal.SIGTERM, self._signal == signal.SIGINT, late and self.world.rank == 0]
 
     def _line(self) -> str:
         elapsed = max(1e-9, time.monotonic() - self._began)
@@ -260,12 +294,12 @@ class Trainer:
         return Metrics(100 - 100 * self.sums["right1"] / images, 100 - 100 * self.sums["right5"] / images,
                        self.sums["loss"] / images, self.sums["images"])
 
-    def _housekeeping(self) -> None:
-        if self._signal is not None:
-            path = self.save()
-            name = signal.Signals(self._signal).name
-            raise Interrupted(f"{name}: stopped after step {self.step}; go on with --resume {path}", 128 + self._signal)
-        if time.monotonic() - self._last_save > self.checkpoint_seconds:
+    def _housekeeping(self, terminate: float, interrupt: float, save: float) -> None:
+        if terminate or interrupt:
+            path, number = self.save(), signal.SIGTERM if terminate else signal.SIGINT
+            raise distributed.everywhere(Interrupted(f"{number.name}: stopped after step {self.step}; go on with --resume {path}",
+                                                     128 + number))
+        if save:
             self.save()
 
     def validate(self, epoch: int) -> Metrics:
@@ -280,7 +314,8 @@ class Trainer:
         progress.close()
         self.say(f"epoch {epoch + 1}/{self.config.epochs}: train loss {train.loss:.4f} top-1 {train.top1:.1f} %; validation {metrics}; "
                  f"rate {self.schedule.rate(epoch):g}, {(train.images - self._behind) / max(1e-9, seconds):.0f} images/s")
-        self.journal.epoch(epoch, self.step, train, metrics, self.schedule.rate(epoch), seconds)
+        if self.world.rank == 0:
+            self.journal.epoch(epoch, self.step, train, metrics, self.schedule.rate(epoch), seconds)
         self._explain_stuck(train)
         self.schedule.observe(metrics.top1)
         improved = self.best is None or metrics.top1 < self.best
@@ -289,7 +324,8 @@ class Trainer:
         self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
         self.save(best=improved)
         title = f"{recipe.name} on {self.config.data or 'the embedded pictures'}"
-        figures.curves(self.journal.epochs(), self.folder / "curves.png", title=title)
+        if self.world.rank == 0:
+            figures.curves(self.journal.epochs(), self.folder / "curves.png", title=title)
         return metrics
 
     def _explain_stuck(self, train: Metrics) -> None:
@@ -305,15 +341,20 @@ class Trainer:
                     f"for example --resume {self.folder} {lower}")
         return f"There is no checkpoint yet: begin again with a lower rate, for example {lower}"
 
+    def _tell_way_back(self) -> None:
+        if self.step:
+            self.world.way_back(f"; the last checkpoint is whole: go on with --resume {self.folder}")
+
     def _weights(self) -> dict[str, np.ndarray]:
         return {"w/" + k: v for k, v in self.net.params.host().items()}
 
     def _refuse_nonfinite(self, arrays: dict[str, np.ndarray]) -> None:
         if bad := next((k for k, v in arrays.items() if not np.isfinite(v).all()), None):
-            raise Diverged(f"{bad} is no longer finite after step {self.step}; nothing was saved. {self._way_back()}")
+            raise distributed.everywhere(
+                Diverged(f"{bad} is no longer finite after step {self.step}; nothing was saved. {self._way_back()}"))
 
     def save(self, best: bool = False) -> Path:
-        """Writes a checkpoint of the whole state; refuses to keep weights that are not finite."""
+        """Writes a checkpoint of the whole state, rank 0 alone; refuses to keep weights that are not finite.  Knows no ranks."""
         arrays = self._weights() | {"v/" + k: v for k, v in self.sgd.velocity.host().items()}
         self._refuse_nonfinite(arrays)
         state = {"recipe": self.config.recipe, "config": self.config.as_dict(), "config_hash": self.config.hash(),
@@ -322,14 +363,16 @@ class Trainer:
                  "best": self.best, "preprocessing": {"record": self.recipe.record, "crop": self.recipe.crop},
                  "versions": {"minialex": __version__, "numpy": np.__version__, "python": platform.python_version()}}
         arrays["mean"] = self.store.mean
-        path = self.keeper.save_step(self.step, arrays, state, best=best)
         self._last_save = time.monotonic()
-        return path
+        if self.world.rank == 0:
+            self.keeper.save_step(self.step, arrays, state, best=best)
+        self._tell_way_back()
+        return self.folder / f"checkpoint-{self.step}.safetensors"
 
     def _finish(self) -> None:
         self.say(f"best validation top-1 error {self.best:.2f} %" if self.best is not None else "nothing to do")
         first = next((k for k in self.net.params if k[1] == "w" and len(self.net.params.specs[k].shape) == 4), None)
-        if first and self.best is not None:
+        if first and self.best is not None and self.world.rank == 0:
             figures.filters(self.net.params.numpy(first), self.folder / "filters.png", columns=self.net.shapes[1].columns)
             figures.predictions(self._examples(), self.folder / "predictions.png")
             self.say(f"pictures: {self.folder}/curves.png, filters.png, predictions.png")

@@ -43,18 +43,19 @@ MAY_IMPORT = {
     "nets": FLOOR_2, "columns": FLOOR_2,
     "progress": (), "config": (*FLOOR_0, *FLOOR_2),
     "memory": FLOOR_3, "exchange": FLOOR_3, "fuse": FLOOR_3, "net": FLOOR_3, "column_net": FLOOR_3,
-    "optim": FLOOR_4, "data": FLOOR_4, "checkpoint": FLOOR_4, "distributed": FLOOR_4,
+    "optim": FLOOR_4, "data": FLOOR_4, "checkpoint": FLOOR_4, "distributed": FLOOR_4, "guardian": (),
     "placement": FLOOR_5,
     "evaluate": FLOOR_5, "predict": FLOOR_5, "journal": FLOOR_5, "rundir": FLOOR_5, "figures": FLOOR_5, "interop": FLOOR_5,
     "train": FLOOR_6, "report": FLOOR_6,
     "flags": FLOOR_7, "cli": FLOOR_7, "__main__": FLOOR_7, "bench": FLOOR_7, "testing": FLOOR_7,
 }
 # Beyond the standard library.  The declarations need nothing; the oracle and the fast NumPy path only NumPy.
-ONLY_STDLIB = ("__init__", "spec", "files", "layers", "nets", "columns", "fuse",
+ONLY_STDLIB = ("__init__", "spec", "files", "guardian", "layers", "nets", "columns", "fuse",
                "backends.signatures", "backends.checks", "backends.__init__")
 ONLY_NUMPY = ("philox", "memory", "exchange", "net", "column_net", "optim", "backends.reference", "backends.cpu", "backends.compiled",
               "backends.library", "backends.emulated", "testing")
-PEERS = {"bench": {"torch", "cupy"}, "backends.cuda": {"cupy"}}         # where installed: the bench's peer, the extra's arrays
+# Where installed: the bench's peer, the extras' arrays and messages.
+PEERS = {"bench": {"torch", "cupy"}, "backends.cuda": {"cupy"}, "distributed": {"mpi4py", "cupy"}}
 BY_NAME = ("backends.__init__", "testing.mutants")
 IMPORT_NAME = {"pillow": "PIL"}
 

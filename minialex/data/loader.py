@@ -38,6 +38,8 @@ class Batch:
     epoch: int
     index: int                      # of this batch in its epoch
     first: int                      # position of its first picture in its epoch
+    place: int = 0                  # of its first picture in the whole batch, which several processes may share
+    total: int = 0                  # pictures of the whole batch
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,6 +49,11 @@ class Batch:
         n = len(self)
         return replace(self, offsets=np.tile(np.array([[view.top, view.left]], np.int32), (n, 1)), flips=np.full(n, view.flip),
                        noise=np.zeros((n, 3), np.float32), scale=1.0)
+
+
+def share(n: int, rank: int, ranks: int) -> tuple[int, int]:
+    """Where the part of process `rank` begins and ends among n things."""
+    return n * rank // ranks, n * (rank + 1) // ranks
 
 
 class Loader:
@@ -62,17 +69,20 @@ class Loader:
     workers : int                   threads that read ahead; changes no bit
     prefetch : int                  bytes of batches made or in the making ahead of the caller (one batch at the least)
     check : bool                    compare each picture's check sum when it is read
+    rank, ranks : int               this process reads its share of each training batch alone: part `rank` of `ranks`, equal where they
+                                    can be, in the order of the batch; the last batch of an epoch may have none for it
 
     `waited` counts the seconds the caller stood waiting for batches.
     """
 
     def __init__(self, split: Split, store: Store, *, augmentation: Augmentation, crop: int, batch: int, seed: int = 0, workers: int = 2,
-                 prefetch: int = PREFETCH, check: bool = True):
+                 prefetch: int = PREFETCH, check: bool = True, rank: int = 0, ranks: int = 1):
         if batch < 1 or workers < 1:
             raise DataError(f"a batch of {batch} pictures and {workers} workers: both start at 1")
         offset_count(store.record, crop, augmentation.inclusive)
         self.split, self.augmentation, self.crop, self.batch = split, augmentation, crop, batch
         self.seed, self.workers, self.prefetch, self.check = seed, workers, prefetch, check
+        self.rank, self.ranks = rank, ranks
         self.waited = 0.0
         self._record, self._directions = store.record, store.colour_directions
 
@@ -100,21 +110,24 @@ class Loader:
         return np.arange(index * self.batch, min((index + 1) * self.batch, len(self.split)))
 
     def _training(self, epoch: int, index: int) -> Batch:
-        positions = self._range(index)
+        whole = self._range(index)
+        start, stop = share(len(whole), self.rank, self.ranks)
+        positions = whole[start:stop]
         pictures = epoch_order(self.augmentation.order, self.seed, epoch, len(self.split), positions)
         drawn = draw(self.augmentation, self.seed, epoch, positions, pictures, self._record, self.crop, self._directions)
         return Batch(self.split.read(pictures, check=self.check), self.split.labels[pictures], pictures, *drawn,
-                     mean_at=self.augmentation.mean_at, epoch=epoch, index=index, first=index * self.batch)
+                     mean_at=self.augmentation.mean_at, epoch=epoch, index=index, first=index * self.batch + start, place=start,
+                     total=len(whole))
 
     def _plain(self, index: int) -> Batch:
         pictures = self._range(index)
         n = len(pictures)
         return Batch(self.split.read(pictures, check=self.check), self.split.labels[pictures], pictures, np.zeros((n, 2), np.int32),
-                     np.zeros(n, bool), np.zeros((n, 3), np.float32), 1.0, self.augmentation.mean_at, 0, index, index * self.batch)
+                     np.zeros(n, bool), np.zeros((n, 3), np.float32), 1.0, self.augmentation.mean_at, 0, index, index * self.batch, 0, n)
 
     def _ahead(self, make: Callable[[int], Batch], start: int) -> Iterator[Batch]:
         """make(start), make(start + 1), ... in order, computed ahead by threads that end with this generator, however it ends."""
-        depth = max(1, self.prefetch // (self.batch * int(np.prod(self.split.shape))))
+        depth = max(1, self.prefetch // (-(-self.batch // self.ranks) * int(np.prod(self.split.shape))))
         indices = iter(range(start, len(self)))
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="minialex-loader")
         waiting: deque[Future[Batch]] = deque()
