@@ -32,24 +32,30 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the top-1 and top-5 error of a checkpoint on validation pictures."""
     from . import rundir
     from .data import locate, store_of
+    from .distributed import my_devices, world
     from .evaluate import evaluate as run
     from .evaluate import validation_split
     from .predict import trained
     from .progress import Progress
-    workers = options.workers or 2
-    model = trained(options.checkpoint, device=options.device or "cpu", batch=options.batch or 128, workers=workers,
-                    expected=getattr(options, "recipe", None))
-    found = locate(options.data or model.config.data)
-    rundir.same_classes(model.path, {"classes": model.classes}, found)
-    quiet, as_json = options.quiet, getattr(options, "json", False)
+    ranks, workers, batch = world(), options.workers or 2, options.batch or 128
+    with ranks.together():
+        device = my_devices(options.device or "cpu", ranks.local_rank, ranks.local_size)
+        model = trained(options.checkpoint, device=device, batch=max(1, batch // ranks.size), workers=workers,
+                        expected=getattr(options, "recipe", None))
+    found = ranks.staged(lambda: locate(options.data or model.config.data))
+    with ranks.together():
+        rundir.same_classes(model.path, {"classes": model.classes}, found)
+    quiet, as_json = options.quiet or ranks.rank > 0, getattr(options, "json", False)
     folder = options.store or (None if options.data else model.config.store)
-    store = store_of(found, model.mean.shape[0], folder=folder, workers=workers, quiet=quiet or as_json)
+    store = ranks.staged(lambda: store_of(found, model.mean.shape[0], folder=folder, workers=workers, quiet=quiet or as_json))
     which = "ten" if getattr(options, "ten_crops", False) else model.recipe.test_views
     split = store.split(options.split) if getattr(options, "split", None) else validation_split(store)
     progress = Progress(len(split), quiet=quiet or as_json)
     metrics = run(model.net, store, split, model.recipe, which=which, limit=options.limit_batches, mean=model.mean,
                   progress=lambda done, total: progress.update(done, f"evaluate {done}/{total}"))
     progress.close()
+    if ranks.rank:
+        return
     if as_json:
         print(json.dumps(metrics.as_dict() | {"checkpoint": str(model.path), "split": split.name, "views": which}))
     else:
