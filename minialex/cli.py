@@ -112,8 +112,10 @@ def prepare(options: argparse.Namespace) -> None:
 def plan(options: argparse.Namespace) -> None:
     """Print a recipe's layers, sizes, and what its columns exchange and hold."""
     from .columns import print_plan
+    from .config import Config
     from .nets import recipe
-    print_plan(recipe(options.recipe), batch=options.batch)
+    devices = Config(options.recipe, device=options.device).device_names if options.device else []
+    print_plan(recipe(options.recipe), batch=options.batch, devices=devices)
 
 
 def check_grads(options: argparse.Namespace) -> None:
@@ -221,6 +223,8 @@ def build_parser() -> Parser:
     p = verbs.add_parser("plan", help="a recipe's layers, sizes and columns", description=plan.__doc__)
     p.add_argument("--recipe", default="paper", metavar="NAME", help="which network (default: paper)")
     p.add_argument("-b", "--batch-size", dest="batch", type=whole(1), metavar="N", help="images a step (default: recipe)")
+    p.add_argument("--device", metavar="DEVICE", help="where the columns lie, for example cuda:0,cuda:1; they need not be here "
+                   "(default: the exchange between any)")
     p.set_defaults(run=plan)
 
     p = verbs.add_parser("check-grads", help="prove a recipe's ops and gradients here", description=check_grads.__doc__,

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from .columns import held
+from .columns import check_columns, device_bytes, held
 from .exchange import Exchange
 from .fuse import fuse as fuse_layers
-from .layers import Layer, Local, Run, SoftmaxLoss
-from .memory import ALIGN, Arena, Block, Buffers, PingPong, ShardedArena, initial
+from .layers import Layer, Run, SoftmaxLoss
+from .memory import Arena, Block, Buffers, PingPong, ShardedArena, initial
 from .net import check_labels, shared_memory
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
 
@@ -54,7 +54,7 @@ class ColumnNet:
         if not layers or not isinstance(layers[-1], SoftmaxLoss):
             raise ShapeError("a net ends in a SoftmaxLoss layer: append SoftmaxLoss('loss')")
         self.places, self.ops, self.batch, self.seed = places, places[0], batch, seed
-        shapes, ends = _check(layers, input, len(places))
+        shapes, ends = check_columns(layers, input, len(places))
         self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
         body = _fused(layers[:-1], shapes, self.ops.fused() if fuse else ())
         self.layers, self.loss_layer = body, layers[-1]
@@ -70,7 +70,7 @@ class ColumnNet:
         specs = {(layer.name, spec.name): spec for layer, x in zip(body, self.shapes, strict=False) for spec in layer.params(x)}
         local = [self._declare(column) for column in self.columns]
         self._shares = shared_memory(body)
-        self._check_room(arenas, local)
+        self._check_room(arenas)
         self.exchange = Exchange(places, overlap=overlap)
         self._take_parameters(specs, local)
         for column in self.columns:
@@ -86,7 +86,7 @@ class ColumnNet:
     def _declare(self, column: Column) -> dict:
         """The column's layers and shapes; returns its parameters: {(layer, local name): (spec of the block, parameter, index)}."""
         blocks = {}
-        column.shapes = [self.shapes[0], *(replace_columns(shape) for shape in self.shapes[1:self._count(column.index) + 1])]
+        column.shapes = [self.shapes[0], *(shape._replace(columns=1) for shape in self.shapes[1:self._count(column.index) + 1])]
         for layer, x in zip(self.layers[:self._count(column.index)], self.shapes, strict=False):
             column.layers.append(layer.column())
             specs = {spec.name: spec for spec in layer.params(x)}
@@ -134,19 +134,10 @@ class ColumnNet:
                 column.sent[i], column.received[i] = arrays(x, others), arrays(x, others)
 
     def bytes(self, batch: int, g: int = 0, arenas: int = 3) -> int:
-        """Device memory of place g for steps of `batch` images, from the shapes alone, counted as Net's."""
-        column, others = self.columns[g], len(self.places) - 1
-        sizes = [shape.size for shape in column.shapes]
-        kept = sum(size for size, share in zip(sizes, self._shares, strict=False) if share is None)
-        image = kept + 2 * max(sizes[1:]) + sizes[0] // 2 + max(sizes[1:]) + self.classes + 2
-        for i in range(len(column.layers)):
-            if self.joint[i]:
-                image += 2 * sizes[i + 1] if i == self._last else others * (3 * sizes[i] + sizes[i + 1])
-        weights = sum(spec.size for layer, x in zip(self.layers, self.shapes, strict=False) for spec in layer.params(x))
-        own = sum(_size(block.shape) for layer, x in zip(self.layers, self.shapes, strict=False) for block in held(layer, x, g))
-        return 4 * (arenas * (own + ALIGN * 4 * len(self.layers)) + min(weights, 1 << 20) + batch * image)
+        """Device memory of place g for steps of `batch` images."""
+        return device_bytes(self.layers, self.shapes[0], batch, g, arenas)
 
-    def _check_room(self, arenas: int, local: list[dict]) -> None:
+    def _check_room(self, arenas: int) -> None:
         """Refuses what a device has no room for before any of it is taken; places that share a device share its memory."""
         for name in dict.fromkeys(place.name() for place in self.places):
             here = [g for g, place in enumerate(self.places) if place.name() == name]
@@ -346,15 +337,6 @@ def _sum(column: Column, parts: list, own: int, b) -> None:
         total = out
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape))
-
-
-def replace_columns(shape: Shape) -> Shape:
-    """One column of it."""
-    return shape._replace(columns=1)
-
-
 def _fused(body: list[Layer], shapes: list[Shape], rules) -> list[Layer]:
     """Fused between the joint layers: these end in a sum, behind which nothing is fused."""
     result, run = [], []
@@ -365,27 +347,3 @@ def _fused(body: list[Layer], shapes: list[Shape], rules) -> list[Layer]:
         else:
             run.append(layer)
     return result + fuse_layers(run, rules)
-
-
-def _check(layers: list[Layer], input: Shape, places: int) -> tuple[list[Shape], str]:
-    """(shapes, the layer that brings the columns together); refuses networks that do not lie in `places` columns."""
-    shapes = [input]
-    for layer in layers[:-1]:
-        shapes.append(layer.out_shape(shapes[-1]))
-    columns = max(shape.columns for shape in shapes)
-    if columns != places:
-        lies = "in one column" if columns == 1 else f"in {columns} columns"
-        raise ShapeError(f"--device names {places} devices, but this network lies {lies}: name {columns} device{'s' * (columns > 1)}")
-    ends = None
-    for layer, x, y in zip(layers[:-1], shapes, shapes[1:], strict=False):
-        joint = layer.joint(x)
-        if joint and isinstance(layer, Local):
-            raise ShapeError(f"{layer.name}: a locally connected layer that reads several columns runs on one device only")
-        if ends is None and y.columns == 1 and joint:
-            ends = layer.name
-        elif (ends is None) == (y.columns == 1) or (x.columns not in (1, y.columns)) or (x is not input and x.columns != y.columns):
-            raise ShapeError(f"{layer.name}: from {x.columns} column{'s' * (x.columns > 1)} to {y.columns}: on several devices a network "
-                             "is in columns from its first layer on, up to one layer that reads all of them and writes one; name one device")
-    if ends is None:
-        raise ShapeError("no layer of this network brings its columns together; name one device")
-    return shapes, ends

@@ -6,13 +6,14 @@ changes the network: it says where column g's arrays live.  Running it is anothe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .layers import Layer
+from .layers import Layer, Local
 from .nets.recipe import Recipe
 from .nets.table import describe
-from .spec import MiniAlexError, ParamSpec, Shape
+from .spec import MiniAlexError, ParamSpec, Shape, ShapeError
 
 FLOAT = 4                                       # bytes of a float32
 
@@ -149,37 +150,98 @@ def loads(layers: Sequence[Layer], input: Shape, batch: int) -> list[Load]:
     return [Load(g, parameters[g], activations[g], macs[g]) for g in range(columns)]
 
 
-def plan(layers: Sequence[Layer], input: Shape, batch: int) -> str:
-    """Text: what crosses between columns at `batch` images in float32, and what each column's device holds."""
-    points, held = exchange_points(layers, input), loads(layers, input, batch)
-    text = [f"{len(held)} column{'s' if len(held) > 1 else ''}, batch {batch}, float32", ""]
+def check_columns(layers: Sequence[Layer], input: Shape, places: int) -> tuple[list[Shape], str]:
+    """(shapes, name of the row-parallel layer) of a network whose columns can lie on `places` devices.  Raises ShapeError for others."""
+    shapes = [input]
+    for layer in layers[:-1]:
+        shapes.append(layer.out_shape(shapes[-1]))
+    columns = max(shape.columns for shape in shapes)
+    if columns != places:
+        lies = "in one column" if columns == 1 else f"in {columns} columns"
+        raise ShapeError(f"--device names {places} devices, but this network lies {lies}: name {columns} device{'s' * (columns > 1)}")
+    ends = None
+    for layer, x, y in zip(layers[:-1], shapes, shapes[1:], strict=False):
+        joint = layer.joint(x)
+        if joint and isinstance(layer, Local):
+            raise ShapeError(f"{layer.name}: a locally connected layer that reads several columns runs on one device only")
+        if ends is None and y.columns == 1 and joint:
+            ends = layer.name
+        elif (ends is None) == (y.columns == 1) or (x.columns not in (1, y.columns)) or (x is not input and x.columns != y.columns):
+            raise ShapeError(f"{layer.name}: from {x.columns} column{'s' * (x.columns > 1)} to {y.columns}: on several devices a network "
+                             "is in columns from its first layer on, up to one that reads all of them and writes one; name one device")
+    if ends is None:
+        raise ShapeError("no layer of this network brings its columns together; name one device")
+    return shapes, ends
+
+
+def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int, arenas: int = 3) -> int:
+    """Memory of one column's device for training steps of `batch` images in float32, from the shapes alone.
+
+    Parameters (`arenas` times: with gradient and momentum), activations, two of the largest as gradients, what an exchange brings and
+    takes, the pictures, and one more of the largest as the kernels' workspace.
+    """
+    x, reads, weights, image, largest = input, "", 0, input.features * 3 // 2, 0
+    for layer in layers:
+        y = layer.out_shape(x)
+        if y.columns == 1 and column > 0 and not layer.joint(x):
+            break                                               # from here on column 0's device alone
+        weights += sum(math.prod(block.shape) + 64 for block in held(layer, x, column))
+        if layer.joint(x):
+            image += 2 * y.features if y.columns == 1 else (x.columns - 1) * (3 * x.features + y.features)
+        if not (layer.in_place and "y" not in reads) and (y.columns > 1 or column == 0):
+            image += y.features
+        largest, x, reads = max(largest, y.features), y, layer.bprop_reads
+    return FLOAT * (arenas * weights + batch * (image + 3 * largest))
+
+
+def plan(layers: Sequence[Layer], input: Shape, batch: int, devices: Sequence[str] = ()) -> str:
+    """Text: what crosses between columns at `batch` images in float32, beside which work, and what each column's device holds."""
+    points, found = exchange_points(layers, input), loads(layers, input, batch)
+    several = len(devices) > 1
+    text = [f"{len(found)} column{'s' if len(found) > 1 else ''}, batch {batch}, float32"
+            + (f", on {' and '.join(devices)}" if several else f", all on {devices[0]}" if devices else ""), ""]
     if points:
-        text.append(f"{'exchange before':<16}{'of':<8}{'one column':<14}{'fprop, each way':>16}{'bprop, each way':>17}")
+        text.append(f"{'exchange before':<16}{'of':<8}{'one column':<14}{'fprop, each way':>16}{'bprop, each way':>17}"
+                    + ("   travels beside" if several else ""))
         for point in points:
             cost = f"{point.bytes(batch) / 1e6:.2f} MB"
             one = f"{point.shape.H}x{point.shape.W}x{point.shape.C}"
-            text.append(f"{point.layer:<16}{point.source:<8}{one:<14}{cost:>16}{cost:>17}")
+            beside = "nothing: the sum waits for it" if point.row_parallel else "the own column's product; weight gradients"
+            text.append(f"{point.layer:<16}{point.source:<8}{one:<14}{cost:>16}{cost:>17}" + (f"   {beside}" if several else ""))
         total = f"{sum(point.bytes(batch) for point in points) / 1e6:.2f} MB"
         text.append(f"{'total':<38}{total:>16}{total:>17}")
         for point in points:
             if point.row_parallel:
                 sums = f"{point.partial_bytes(batch) / 1e6:.2f} MB"
-                text.append(f"{point.layer} writes one column and is row-parallel: partial sums of {sums} may cross instead")
+                text.append(f"{point.layer} writes one column and is row-parallel: " + (
+                    f"instead of its {point.bytes(batch) / 1e6:.2f} MB partial sums of {sums} cross to {devices[0]}, their gradient back"
+                    if several else f"partial sums of {sums} may cross instead"))
     else:
         text.append("nothing is exchanged")
-    text += ["", f"{'device of column':<18}{'parameters':>14}{'with gradient, momentum':>26}{'activations':>14}{'multiply-adds':>16}"]
-    for load in held:
-        text.append(f"{'abcdefgh'[load.column % 8]:<18}{load.parameters:>14,}{3 * FLOAT * load.parameters / 1e6:>23.1f} MB"
-                    f"{FLOAT * load.activations / 1e6:>11.1f} MB{load.macs:>16,}")
+    text += ["", f"{'device of column':<18}{'parameters':>14}{'with gradient, momentum':>26}{'activations':>14}{'multiply-adds':>16}"
+             + (f"{'memory for training':>22}" if several else "")]
+    for load in found:
+        name = "abcdefgh"[load.column % 8] + (f": {devices[load.column]}" if several else "")
+        memory = f"{device_bytes(layers, input, batch, load.column) / 1e9:>19.2f} GB" if several else ""
+        text.append(f"{name:<18}{load.parameters:>14,}{3 * FLOAT * load.parameters / 1e6:>23.1f} MB"
+                    f"{FLOAT * load.activations / 1e6:>11.1f} MB{load.macs:>16,}{memory}")
+    if several:
+        text.append("the paper's cards held 3 GB each")
     return "\n".join(text)
 
 
-def print_plan(recipe: Recipe, batch: int | None = None, classes: int | None = None) -> None:
-    """`minialex plan`: prints the recipe's table and its plan, at its own batch and number of classes unless told."""
+def print_plan(recipe: Recipe, batch: int | None = None, classes: int | None = None, devices: Sequence[str] = ()) -> None:
+    """`minialex plan`: prints the recipe's table and its plan, at its own batch and number of classes unless told.
+
+    Raises ShapeError where the columns of the recipe do not fit that many devices.
+    """
     batch = recipe.batch if batch is None else batch
     if batch < 1:
         raise MiniAlexError(f"a batch of {batch} images; give at least one")
     count = recipe.classes if classes is None else classes
+    layers = recipe.build(count)
+    if len(devices) > 1:
+        check_columns(layers, recipe.input, len(devices))
     print(describe(recipe, count))
     print()
-    print(plan(recipe.build(count), recipe.input, batch))
+    print(plan(layers, recipe.input, batch, devices))

@@ -55,6 +55,11 @@ class Config:
             raise MiniAlexError(f"--device {self.device}: {names[0]} is one device and holds all columns; give --device {names[0]}")
         return places
 
+    @property
+    def device_names(self) -> list[str]:
+        """The places of --device as they are called: ["cuda:0", "cuda:1"]."""
+        return [name if name in ("cpu", "reference") else f"{name}:{number}" for name, number in self.backends]
+
     def _place(self, word: str) -> tuple[str, int]:
         name, colon, place = word.partition(":")
         if (colon and (name in ("cpu", "reference") or not place.isdecimal())) or not name:

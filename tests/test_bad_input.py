@@ -126,7 +126,7 @@ def test_a_store_of_another_size(tmp_path, store, capsys, finished_run):
     ("--device", "gpu", ("'gpu'", "did you mean 'cuda'?")),
     ("--device", "cpu:7", ("--device cpu:7", "give --device cpu")),
     ("--device", "cuda:x", ("--device cuda:x", "give --device cuda:0")),
-    ("--device", "cuda:0,cuda:1", ("--device cuda:0,cuda:1", "one device", "--device cpu")),
+    ("--device", "cuda:0,cpu", ("--device cuda:0,cpu", "cuda and cpu", "cuda:0,cuda:1")),
 ])
 def test_values_that_make_no_sense(tmp_path, store, capsys, flag, value, parts):
     refused(capsys, tmp_path, ("train", store, *TINY, flag, value), *parts)

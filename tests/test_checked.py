@@ -20,9 +20,11 @@ import building
 import checked
 import numpy as np
 import pytest
+import two_devices
 from proofs import Weights
 
 from minialex.backends.signatures import OPS
+from minialex.column_net import ColumnNet
 from minialex.net import Net
 from minialex.nets import recipe as recipe_of
 from minialex.optim import SGD
@@ -205,6 +207,51 @@ def test_no_finding_in_a_step(kernels):
     net.bprop()
     sgd.step(0.01)
     assert np.isfinite(loss) and np.isfinite(ops.to_host(net.params.flat)).all()
+
+
+# ---------------------------------------------------------------- two devices
+def two_devices_net(module, library, mode: dict, **options) -> ColumnNet:
+    checked.configure(library, **mode)
+    return ColumnNet(two_devices.layers(**options), two_devices.INPUT, 2, [checked.kernels(module, device) for device in (0, 1)], seed=7)
+
+
+def passes(net: ColumnNet, backward: bool) -> None:
+    """Three passes in which the host never waits: no loss is read, and no memory given back, which waits for its device."""
+    kept = []
+    for _ in range(3):
+        net.fprop(None)
+        kept.append(net._labels)
+        if backward:
+            net.bprop()
+
+
+@pytest.mark.parametrize("overlap", [True, False], ids=["overlap", "no_overlap"])
+@pytest.mark.parametrize("mode", [*MODES, dict(order="forward", streams="random:5")], ids=lambda mode: "-".join(mode.values()))
+def test_no_finding_in_steps_on_two_devices(library, module, mode, overlap):
+    """Every access of either device is ordered behind what it needs, by events alone."""
+    net = two_devices_net(module, library, mode)
+    net.exchange.overlap = overlap
+    assert np.isfinite(two_devices.train(net, 2)).all()
+
+
+@pytest.mark.parametrize("what", ["ready", "arrived", "free"])
+def test_a_missing_event_is_a_finding(library, module, what):
+    """Whatever the order in which the streams happen to run: the checker looks at what the events order."""
+    net = two_devices_net(module, library, dict(order="forward", streams="now"))
+    two_devices.train(net, 1)
+    two_devices.forget(net, what)
+    with pytest.raises(DeviceError, match=r"race|not ordered|another stream"):
+        passes(net, backward=True)
+
+
+def test_a_source_overwritten_under_its_copy_is_a_finding(library, module):
+    """Column 1 of a network that talks at the end only sends its sums and would begin the next pass, which makes them anew."""
+    net = two_devices_net(module, library, dict(order="forward", streams="now"), both=())
+    two_devices.train(net, 1)
+    passes(net, backward=False)
+    two_devices.forget(net, "sent")
+    with pytest.raises(DeviceError, match=r"race|not ordered|another stream"):
+        passes(net, backward=False)
 
 
 def test_a_finding_is_an_error(kernels):
