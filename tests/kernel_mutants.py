@@ -43,7 +43,12 @@ MUTANTS = [KernelMutant(*row) for row in (
     # dropout
     ("nine_rounds", "dropout", "vector", header("philox"), "round < 10", "round < 10 - WRONG"),
     ("image_of_the_block_alone", "dropout", "vector", "dropout.cu", "mask.first + image", "(WRONG ? 0 : mask.first) + image"),
-    ("columns_share_a_mask", "dropout", "vector", "dropout.cu", "+ g * quads + c", "+ (WRONG ? 0 : g * quads) + c"),
+    ("columns_share_a_mask", "dropout", "vector", "dropout.cu",
+     "+ (mask.column + g) * quads + c", "+ (WRONG ? 0 : (mask.column + g) * quads) + c"),
+    ("column_of_the_array_alone", "dropout", "direct", "dropout.cu", "(mask.column + g) * dims.C",
+     "((WRONG ? 0 : mask.column) + g) * dims.C"),
+    ("columns_of_the_array_alone", "dropout", "direct", "dropout.cu", "int64_t(mask.columns) * dims.C",
+     "int64_t(WRONG ? dims.G : mask.columns) * dims.C"),
     ("words_in_another_order", "dropout", "direct", "dropout.cu", "e % 4 == 0 ? four.x", "e % 4 == 0 + WRONG ? four.x"),
     # norms
     ("window_one_short", "lrn", "direct", header("norm"), "j <= min(c + radius, C - 1)", "j <= min(c + radius - WRONG, C - 1)"),

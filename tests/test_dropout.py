@@ -99,7 +99,7 @@ def test_the_oracle_is_the_formula(oracle, case):
     ones = np.ones(case.x_shape)
     y = apply(oracle, "dropout_fprop", case, ones)
     for g, n, h, w, c in np.ndindex(case.x_shape):
-        e = (h * case.W + w) * (case.columns * case.C) + g * case.C + c
+        e = (h * case.W + w) * ((case.of or case.columns) * case.C) + (case.column + g) * case.C + c
         word = philox((e // 4, case.first + n & 0xFFFFFFFF, case.step, case.layer), (case.seed & 0xFFFFFFFF, case.seed >> 32))[e % 4]
         assert y[g, n, h, w, c] == (case.scale if word < case.keep * 2**32 else 0)
 
@@ -201,6 +201,24 @@ def test_mask_does_not_depend_on_the_number_of_columns(ops, seed):
     assert_bits_equal(np.concatenate([two[:1], two[1:]], axis=4), one, "two columns")
 
 
+@pytest.mark.parametrize("op", OPS[:2])
+@pytest.mark.parametrize("C", [4, 5, 12])
+def test_a_column_alone_has_the_mask_it_has_among_all(ops, op, C, seed):
+    """On a device of its own, or two of three on one."""
+    x = np.random.default_rng(seed).standard_normal((3, 2, 2, 3, C)).astype(np.float32)
+    mask, (source, out) = dict(keep=0.5, scale=1.0, seed=9, step=2, layer=1, first=4), NAMES[op]
+    whole = call(ops, op, {out: x.shape}, **{source: x}, **mask)[out]
+    for start, stop in ((0, 1), (1, 2), (2, 3), (1, 3), (0, 2)):
+        part = call(ops, op, {out: x[start:stop].shape}, **{source: x[start:stop]}, **mask, column=start, columns=3)[out]
+        assert_bits_equal(part, whole[start:stop], f"columns {start} to {stop}")
+
+
+@pytest.mark.parametrize("op", OPS[:2])
+@pytest.mark.parametrize("place", [dict(column=-1), dict(column=1, columns=2), dict(columns=1), dict(column=3, columns=3)], ids=str)
+def test_columns_that_are_not_there_are_refused(ops, op, place):
+    assert "columns" in refused(ops, op, ShapeError, (NAMES[op][1],), **good_call(op), **place)
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_in_place_and_repeated_runs_give_the_same_bits(ops, op, seed):
     case = cases.DropoutCase("in_place", 3, 2, 1, 5, columns=2, keep=0.6, scale=1 / 0.6, step=1)
@@ -270,7 +288,8 @@ def test_layer_scaling_at_training_and_test(oracle, inverted):
     assert abs(y.mean() - test.mean()) < 4 * (0.25 * 0.75 / x.size)**0.5 * (4.0 if inverted else 1.0)
 
 
-@pytest.mark.parametrize("change", [dict(seed=2), dict(step=3), dict(first=4), dict(ordinal=5)], ids=lambda change: next(iter(change)))
+@pytest.mark.parametrize("change", [dict(seed=2), dict(step=3), dict(first=4), dict(ordinal=5),
+                                    dict(column=1, columns=2)], ids=lambda change: next(iter(change)))
 def test_the_layer_passes_on_what_its_mask_depends_on(oracle, change):
     layer, x = Dropout("drop"), np.ones((1, 8, 1, 1, 64))
     a, b = np.empty_like(x), np.empty_like(x)

@@ -195,6 +195,10 @@ DROPOUT = [
     DropoutCase("channels_8_two_columns", 3, 3, 2, 8, columns=2, keep=0.4, scale=2.5, first=0xFFFFFFFE),
     DropoutCase("channels_12_three_columns", 2, 5, 19, 12, columns=3, seed=1 << 40, layer=0xFFFFFFFF),
     DropoutCase("fc6", 17, 1, 1, 2048, columns=2, layer=17, step=2),
+    DropoutCase("first_of_two", 3, 2, 3, 5, of=2),
+    DropoutCase("second_of_three", 2, 2, 1, 7, column=1, of=3, first=5),
+    DropoutCase("channels_8_last_of_two", 3, 2, 3, 8, column=1, of=2, layer=3),
+    DropoutCase("channels_4_two_of_four", 2, 3, 2, 4, columns=2, column=1, of=4, step=2),
 ]
 
 LOSS = [

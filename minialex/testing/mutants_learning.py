@@ -14,11 +14,13 @@ from ..philox import philox
 from .mutants import MUTANTS, Mutant
 
 
-def _kept(shape, keep, seed, step, layer, first, wrong):
+def _kept(shape, keep, seed, step, layer, first, column, columns, wrong):
     """True where kept, (G, N, H, W, C)."""
     G, N, H, W, C = shape
     g, n, h, w, c = np.ogrid[:G, :N, :H, :W, :C]
-    e = (h * W + w) * (G * C) + g * C + c
+    columns = column + G if columns is None or wrong == "columns_of_the_array_alone" else columns
+    g = g + (0 if wrong == "column_of_the_array_alone" else column)
+    e = (h * W + w) * (columns * C) + g * C + c
     if wrong == "columns_share_a_mask":
         e = (h * W + w) * C + c + 0 * g
     if wrong == "columns_one_after_the_other":
@@ -38,7 +40,7 @@ def _kept(shape, keep, seed, step, layer, first, wrong):
     return word < keep * 2.0**32
 
 
-def dropout(x, y, *, keep, scale, seed, step, layer, first, wrong=""):
+def dropout(x, y, *, keep, scale, seed, step, layer, first, column=0, columns=None, wrong=""):
     """dropout_fprop; dropout_bprop too, which only has other names for x and y."""
     if wrong == "not_masked":
         y[...] = x * np.asarray(scale, x.dtype)
@@ -46,7 +48,7 @@ def dropout(x, y, *, keep, scale, seed, step, layer, first, wrong=""):
     if wrong == "bprop_draws_the_next_step":
         step = step + 1
     factor = {"scaled_by_1_over_keep_too": scale / keep, "scaled_by_keep_too": scale * keep, "scale_forgotten": 1.0}.get(wrong, scale)
-    y[...] = np.where(_kept(x.shape, keep, seed, step, layer, first, wrong), x * np.asarray(factor, x.dtype), 0)
+    y[...] = np.where(_kept(x.shape, keep, seed, step, layer, first, column, columns, wrong), x * np.asarray(factor, x.dtype), 0)
 
 
 def dropout_bprop(dy, dx, *, wrong="", **mask):
@@ -158,7 +160,7 @@ def augment_fprop(images, mean, offsets, flips, noise, y, *, mean_at, scale, wro
 _MASKS = ("columns_share_a_mask", "columns_one_after_the_other", "positions_share_a_mask", "images_share_a_mask", "blocks_count_from_0",
           "steps_share_a_mask", "layers_share_a_mask", "step_and_layer_swapped", "seeds_share_a_mask", "seed_cut_to_32_bits",
           "four_neighbours_share_a_word", "keep_and_drop_swapped", "scaled_by_1_over_keep_too", "scaled_by_keep_too", "scale_forgotten",
-          "not_masked")
+          "not_masked", "column_of_the_array_alone", "columns_of_the_array_alone")
 
 _TABLE = (
     ("dropout", "dropout_fprop", dropout, _MASKS),

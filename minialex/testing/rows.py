@@ -168,11 +168,13 @@ class DropoutCase(MapCase):
     step: int = 0
     layer: int = 0
     first: int = 0
+    column: int = 0                     # of the array's first column
+    of: int | None = None               # columns of the network
 
     @property
     def mask(self) -> dict:
         """The keyword arguments of the ops."""
-        return {f: getattr(self, f) for f in ("keep", "scale", "seed", "step", "layer", "first")}
+        return {f: getattr(self, f) for f in ("keep", "scale", "seed", "step", "layer", "first", "column")} | {"columns": self.of}
 
 
 @dataclass(frozen=True)
