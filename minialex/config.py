@@ -12,7 +12,7 @@ from .nets.recipe import Recipe
 from .spec import MiniAlexError
 
 # Fields that may differ between runs that must end in the same bits.
-FREE = ("data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "epochs")
+FREE = ("data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "overlap", "epochs")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Config:
     store: str | None = None
     limit_batches: int | None = None
     fuse: bool = True
+    overlap: bool = True                    # of copies between devices with computing
 
     def hash(self) -> str:
         """Of the fields that decide the weights."""

@@ -135,6 +135,8 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
                        help="threads that decode, read and compute; never changes a bit (default: 2)")
     group.add_argument("--no-fuse", dest="fuse", action="store_const", const=False,
                        help="one op per layer; the same bits, slower (default: fused)")
+    group.add_argument("--no-overlap", dest="overlap", action="store_const", const=False,
+                       help="on several devices let each copy end before the next product begins; the same bits (default: overlapped)")
 
     group = parser.add_argument_group("run")
     group.add_argument("--output-dir", type=path, metavar="DIR",

@@ -294,6 +294,15 @@ def test_a_machine_without_peer_access_says_so_once(tmp_path):
     assert done.returncode == 0 and done.stdout.count("no peer access between emulated:0 and emulated:1") == 1, done.stderr
 
 
+@pytest.mark.parametrize("peers, line", [("1", "all devices reach each other's memory"),
+                                         ("0", "no peer access between emulated:0 and emulated:1")])
+def test_the_doctor_says_who_reaches_whom(peers, line):
+    load_or_skip("emulated")
+    done = subprocess.run([sys.executable, "-m", "minialex", "doctor"], env={**os.environ, "MINIALEX_EMULATED_PEERS": peers},
+                          capture_output=True, text=True)
+    assert line in done.stdout
+
+
 # ---------------------------------------------------------------- runs
 def weights(folder) -> dict:
     from minialex.checkpoint import candidates, load
@@ -308,7 +317,7 @@ def test_a_run_goes_on_from_placement_to_placement(tmp_path, monkeypatch):
     common = ["-b", "8", "--limit-batches", "2", "-q"]
     assert cli.main(["train", "--device", "emulated:0", "--epochs", "3", "--output-dir", "one", *common]) == 0
     for epochs, device in enumerate(("emulated:0", "emulated:0,emulated:1", "emulated:0,emulated:0"), start=1):
-        resume = ["--resume", "auto"] if epochs > 1 else []
+        resume = ["--resume", "auto", "--no-overlap"] if epochs > 1 else []
         assert cli.main(["train", "--device", device, "--epochs", str(epochs), "--output-dir", "moved", *resume, *common]) == 0
     one, moved = weights(tmp_path / "one"), weights(tmp_path / "moved")
     assert set(one) == set(moved) and all(one[key].tobytes() == moved[key].tobytes() for key in one)
