@@ -69,7 +69,8 @@ def predict(options: argparse.Namespace) -> None:
     from .predict import predict as run
     if options.figure:
         _check_figure(Path(options.figure))
-    model = trained(options.checkpoint or rundir.newest("--checkpoint"), device=options.device, workers=options.workers)
+    model = trained(options.checkpoint or rundir.newest("--checkpoint"), device=options.device, batch=options.batch,
+                    workers=options.workers)
     results = run(model, [Path(p) for p in options.pictures], views="ten" if options.ten_crops else "centre", top=options.top)
     if options.json:
         print(json.dumps({name: dict(ranked) for name, (_, ranked) in zip(options.pictures, results, strict=True)}, indent=1))
@@ -211,6 +212,7 @@ def build_parser() -> Parser:
     group.add_argument("--checkpoint", type=path, metavar="PATH",
                        help="a checkpoint file or a run directory (default: the newest run under runs/)")
     group.add_argument("--ten-crops", action="store_true", help="average ten views (default: the centre)")
+    group.add_argument("-b", "--batch-size", dest="batch", type=whole(1), default=16, metavar="N", help="pictures a pass (default: 16)")
     _machine(p)
     group = _output(p)
     group.add_argument("--top", type=whole(1), default=5, metavar="K", help="labels to show (default: 5)")

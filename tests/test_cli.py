@@ -131,8 +131,9 @@ def test_the_hash_is_of_what_decides_the_weights():
     """Where the data lies, how long, and on what a run goes may differ between runs that end in the same bits."""
     free = {"data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "overlap", "epochs"}
     base = Config(recipe="tiny")
-    other = {"data": "x", "workers": 5, "output_dir": "x", "limit_batches": 3, "store": "x", "device": "reference", "fuse": False, "overlap": False,
-             "epochs": 3, "precision": "bf16", "recipe": "paper", "batch": 3, "rate": 0.3, "momentum": 0.3, "decay": 0.3, "seed": 3}
+    other = {"data": "x", "workers": 5, "output_dir": "x", "limit_batches": 3, "store": "x", "device": "reference", "fuse": False,
+             "overlap": False, "epochs": 3, "precision": "bf16", "recipe": "paper", "batch": 3, "rate": 0.3, "momentum": 0.3,
+             "decay": 0.3, "seed": 3}
     assert other.keys() == base.as_dict().keys()
     for name, value in other.items():
         changed = Config(**(base.as_dict() | {name: value}))
@@ -173,7 +174,7 @@ def test_prepare_then_evaluate_and_predict_by_default(store, run, tmp_path, caps
     line = re.escape(f"{run / 'checkpoint-2.safetensors'}: centre view(s), ") + "{} pictures: top-1 error [0-9.]+ %, .* \\({} images\\)\n"
     assert re.fullmatch(line.format("val", 24), finished(capsys, "evaluate", run, "store", "-q"))
     assert re.fullmatch(line.format("train", 48), finished(capsys, "evaluate", run, "--split", "train", "-q"))
-    out = finished(capsys, "predict", tree(tmp_path, {"x.png": 9}) / "x.png", "--top", "3")
+    out = finished(capsys, "predict", tree(tmp_path, {"x.png": 9}) / "x.png", "--top", "3", "-b", "1")
     assert out.startswith(f"{tmp_path / 'x.png'}\n") and out.count(" %") == 3
     assert finished(capsys, "prepare", store.parent / "archives", "--out", tmp_path / "quiet", "--record", "16", "-q") == ""
 
