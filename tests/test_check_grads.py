@@ -80,11 +80,12 @@ def test_numpy_backends_have_no_variants(oracle):
         check(oracle, variant="direct")
 
 
-# The ops' own tests kill these.  Here nothing is accumulated, no window holds a value twice or a spike, and the network above has
-# no joint local layer and none that leaves a row unread.
+# The ops' own tests kill these.  Here nothing is accumulated, no window holds a value twice or a spike, all columns are on one device,
+# and the network above has no joint local layer and none that leaves a row unread.
 UNSEEN = {*(f"{stem}_wgrad-accumulate_overwrites_{name}" for stem in ("conv", "local", "linear") for name in "wb"),
           *(f"maxpool_bprop-{name}" for name in ("first_for_all", "all_for_first", "ties_swapped", "last_maximum", "first_in_column_order",
                                                  "ties_share_the_gradient")),
+          *(f"dropout_{kind}-{name}_of_the_array_alone" for kind in ("fprop", "bprop") for name in ("column", "columns")),
           "lrn_fprop-running_sum", "local_fprop-bias_once_per_input_column", "local_dgrad-unread_rows_left_unwritten"}
 
 

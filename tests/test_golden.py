@@ -189,7 +189,7 @@ class LibrarySGD(SGD):
 
     def step(self, rate: float, *, first_rate: float | None = None, layer_rates=None) -> None:
         w, v, dw = self.net.params.flat, self.velocity.flat, self.net.grads.flat
-        for start, stop, epsilon, decay in self._segments(rate, first_rate, {}):
+        for start, stop, epsilon, decay in self._segments(self.net.params, rate, first_rate, {}):
             v[start:stop] = self.momentum * v[start:stop] + decay * w[start:stop] + dw[start:stop]
             w[start:stop] -= epsilon * v[start:stop]
 
