@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -29,17 +30,17 @@ from .memory import Arena
 from .spec import BackendUnavailable, MiniAlexError
 
 SLICE = 1 << 21                     # numbers an all-reduce: 8 MB stay in the caches, where one call for all of them is three times slower
-SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS", "WORLD_SIZE")
+SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
 LAST_WORDS = 0.5                    # seconds for the guardians to say which rank failed, before the launcher stops listening
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
 
 def launched() -> int:
-    """How many ranks the launcher started, from the environment; 1 without one.  A SLURM job's shell has SLURM_NTASKS too, its tasks
-    alone SLURM_PROCID."""
+    """How many ranks the launcher started, from the environment; 1 without one.  (SLURM_NTASKS and SLURM_PROCID are there in the shell of
+    a SLURM job too, where srun has started nothing yet.)"""
     for name in SIZES:
-        if os.environ.get(name, "").isdecimal() and (name != "SLURM_NTASKS" or "SLURM_PROCID" in os.environ):
+        if os.environ.get(name, "").isdecimal():
             return max(1, int(os.environ[name]))
     return 1
 
@@ -83,12 +84,19 @@ class Single:
         """The sums of a few float64 numbers over all ranks."""
         return values
 
+    def meet(self, places: list) -> None:
+        """Prepares sums of arrays on these devices, before anything is allocated there."""
+
     def sum_(self, arena: Arena, zero: bool = False) -> None:
         """Replaces the numbers of `arena` by their sums over all ranks; `zero`: this one has nothing to add."""
 
     def from_root(self, value: T) -> T:
         """Rank 0's value."""
         return value
+
+    def every(self, value: T) -> list[T]:
+        """Each rank's value, in the order of ranks."""
+        return [value]
 
     def compare(self, fields: dict[str, Any], but: tuple[str, ...] = ()) -> None:
         """Raises MiniAlexError, the same on each rank, where ranks differ in a field, but those named."""
@@ -110,7 +118,8 @@ class Single:
 
 
 class Mpi(Single):
-    """The ranks of MPI.COMM_WORLD.  Arrays of a device are staged through the host's memory."""
+    """The ranks of MPI.COMM_WORLD.  Arrays on NVIDIA GPUs are summed by NCCL; those of the emulator, and of GPUs with MINIALEX_NCCL=0, by
+    MPI in the host's memory."""
 
     def __init__(self, comm: Any = None):
         try:
@@ -126,7 +135,7 @@ class Mpi(Single):
         local = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = local.rank, local.size
         self.name = f"{self.size} ranks"
-        self._buffer: np.ndarray | None = None
+        self._nccl: dict[int, Nccl] = {}                        # one for each place of a network
         self._guardian = self._guard()
 
     # ---------------------------------------------------------------- numbers
@@ -135,9 +144,16 @@ class Mpi(Single):
         self._comm.Allreduce(values, total, op=self._mpi.SUM)
         return total
 
+    def meet(self, places: list) -> None:
+        if os.environ.get("MINIALEX_NCCL") != "0":
+            self._nccl = {id(ops): Nccl(self, ops) for ops in places if hasattr(getattr(ops, "memory", None), "xp")}
+
     def sum_(self, arena: Arena, zero: bool = False) -> None:
         if zero:
             arena.ops.from_host(np.zeros(arena.size, arena.dtype), out=arena.flat)
+        if id(arena.ops) in self._nccl:
+            self._nccl[id(arena.ops)].sum_(arena.flat)
+            return
         for start in range(0, arena.size, SLICE):
             part = arena.flat[start:start + SLICE]
             if isinstance(part, np.ndarray):
@@ -150,13 +166,16 @@ class Mpi(Single):
     def from_root(self, value: T) -> T:
         return self._comm.bcast(value)
 
+    def every(self, value: T) -> list[T]:
+        return self._comm.allgather(value)
+
     # ---------------------------------------------------------------- agreement
     def compare(self, fields: dict[str, Any], but: tuple[str, ...] = ()) -> None:
         text = {key: str(value) for key, value in fields.items() if key not in but}
         digest = hashlib.sha256(json.dumps(text, sort_keys=True).encode()).digest()
-        if len(set(self._comm.allgather(digest))) == 1:
+        if len(set(self.every(digest))) == 1:
             return
-        every = self._comm.allgather(text)
+        every = self.every(text)
         for rank, theirs in enumerate(every):
             if differing := [key for key in text if theirs.get(key) != every[0].get(key)]:
                 what = ", ".join(f"{key} {theirs.get(key)} (rank 0: {every[0].get(key)})" for key in differing)
@@ -178,7 +197,7 @@ class Mpi(Single):
             yield
         except (MiniAlexError, OSError) as error:
             mine = error
-        errors = self._comm.allgather(None if mine is None else str(mine))
+        errors = self.every(None if mine is None else str(mine))
         if any(error is not None for error in errors):
             first = next(rank for rank, error in enumerate(errors) if error is not None)
             if mine is not None and errors[self.rank] == errors[0]:
@@ -188,7 +207,7 @@ class Mpi(Single):
     # ---------------------------------------------------------------- the end of a rank
     def _guard(self) -> subprocess.Popen | None:
         """Starts this rank's guardian; without one a death is only the launcher's to tell."""
-        hosts = self._comm.allgather(socket.gethostname())
+        hosts = self.every(socket.gethostname())
         token = self._comm.bcast(uuid.uuid4().hex)
         address = "127.0.0.1" if len(set(hosts)) == 1 else ""
         script = Path(__file__).with_name("guardian.py")
@@ -221,6 +240,35 @@ class Mpi(Single):
         self._tell(self._guardian, "failed")
         time.sleep(LAST_WORDS)
         self._comm.Abort(status)
+
+
+class Nccl:
+    """Sums of arrays on GPUs, one rank on each: NCCL through CuPy, MPI carries its 128-byte name alone.
+
+    Written after the signatures of cupy.cuda.nccl and not run yet on two GPUs (docs/PARALLEL.md).
+    """
+
+    def __init__(self, world: Single, ops: Any):
+        os.environ.setdefault("NCCL_NVLS_ENABLE", "0")          # sums inside the switch are not the same bits from run to run
+        import cupy
+        from cupy.cuda import nccl
+        if not nccl.available:
+            raise BackendUnavailable("NCCL is missing, which sums arrays of several GPUs: pip install -e '.[nccl13]' (or nccl12), "
+                                     "or set MINIALEX_NCCL=0 to sum in the host's memory")
+        self._library, self._memory = nccl, ops.memory
+        place = f"{socket.gethostname()} {cupy.cuda.runtime.deviceGetPCIBusId(ops.memory.device)}"
+        if twice := [name for name, count in Counter(world.every(place)).items() if count > 1]:
+            raise everywhere(MiniAlexError(f"several ranks share the GPU {twice[0]}: NCCL takes one rank on each; name one for each, such "
+                                           "as --device cuda:0,cuda:1, or set MINIALEX_NCCL=0 to sum in the host's memory"))
+        name = world.from_root(nccl.get_unique_id() if world.rank == 0 else None)
+        with ops.memory.current():
+            self._communicator = nccl.NcclCommunicator(world.size, name, world.rank)
+
+    def sum_(self, flat: Any) -> None:
+        """In place, in the stream that computes."""
+        address, library = flat.data.ptr, self._library
+        with self._memory.current():
+            self._communicator.allReduce(address, address, flat.size, library.NCCL_FLOAT32, library.NCCL_SUM, self._memory.stream())
 
 
 def joined() -> bool:

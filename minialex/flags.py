@@ -185,7 +185,8 @@ def guarded(main: Callable[[], None]) -> int:
             status, text = _refused(error)
     alone = distributed.joined() and not everywhere             # raised by this rank only
     if text and (alone or not distributed.joined() or distributed.world().rank == 0):
-        print(f"minialex: {f'rank {distributed.world().rank}: ' if alone else ''}{shown(text)}", file=sys.stderr)
+        who = f"rank {distributed.world().rank}: " if alone else ""
+        sys.stderr.write(f"minialex: {who}{shown(text)}\n")     # at once: other ranks write beside it
     if status and alone:
         distributed.world().abort(status)
     return status

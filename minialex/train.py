@@ -50,6 +50,7 @@ class Trainer:
         with self.world.together():
             arrays, state, path = self._configure(dict(asked), resume)
         self.world.compare(self.config.as_dict() | {"version": __version__, "step": state and state["step"]}, but=ELSEWHERE)
+        self.world.meet(self.places)
         found = self.world.staged(lambda: locate(self.config.data))
         with self.world.together():
             if state:
@@ -94,7 +95,8 @@ class Trainer:
     def _build_net(self, classes: int) -> None:
         config, recipe = self.config, self.recipe
         own = config.batch // self.world.size
-        self.net = placement.network(recipe.build(classes), recipe.input, own, self.places, seed=config.seed, fuse=config.fuse)
+        self.net = placement.network(recipe.build(classes), recipe.input, own, self.places, seed=config.seed, fuse=config.fuse,
+                                     overlap=config.overlap)
         self.notes += placement.notes(self.net)
         self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay)
         self.schedule = Schedule(recipe.schedule, config.rate)

@@ -42,7 +42,8 @@ def main():
     o = training_parser().parse_args()
     trainer = train.run(vars(o), resume=o.resume, quiet=o.quiet, checkpoint_minutes=o.checkpoint_minutes)
     sums = [zlib.crc32(a) for arena in (trainer.net.params, trainer.sgd.velocity) for a in arena.host().values()]
-    print("rank", trainer.world.rank, "weights", zlib.crc32(repr(sums).encode()), flush=True)
+    sys.stdout.write(f"rank {trainer.world.rank} weights {zlib.crc32(repr(sums).encode())}\\n")     # whole, beside other ranks' lines
+    sys.stdout.flush()
 
 sys.exit(guarded(main))
 """

@@ -7,20 +7,23 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ranks import MISSING, PROGRAM, mpi, sentences, train, trained
 from runs import ROOT, small_store, train_in_child, weights
 
-from minialex import distributed
+from minialex import backends, distributed
 from minialex.checkpoint import candidates, load
 from minialex.data import Loader, open_store
 from minialex.data.loader import share
+from minialex.net import Net
 from minialex.nets import recipe
 from minialex.spec import BackendUnavailable, MiniAlexError
 
@@ -94,9 +97,9 @@ def test_devices_that_cannot_be_dealt_out(device, size):
 
 @pytest.mark.parametrize("words, ranks", [
     ({}, 1), ({"PMI_SIZE": "4"}, 4), ({"OMPI_COMM_WORLD_SIZE": "2"}, 2), ({"WORLD_SIZE": "3"}, 3), ({"PMI_SIZE": "many"}, 1),
-    ({"SLURM_NTASKS": "8"}, 1), ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, 8)])
+    ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, 1), ({"SLURM_STEP_NUM_TASKS": "8"}, 8)])
 def test_the_launcher_is_found_in_the_environment(monkeypatch, words, ranks):
-    for name in (*distributed.SIZES, "SLURM_PROCID"):
+    for name in distributed.SIZES:
         monkeypatch.delenv(name, raising=False)
     for name, value in words.items():
         monkeypatch.setenv(name, value)
@@ -109,6 +112,39 @@ def test_without_mpi4py_one_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(BackendUnavailable, match=r"^2 ranks were started, but mpi4py .* pip install -e '\.\[mpi\]'"):
         distributed.Mpi()
+
+
+class Two(distributed.Single):
+    """A world of two ranks, of which this is the first; the other one's GPU is given."""
+
+    size = local_size = 2
+
+    def __init__(self, other: str):
+        self.other = other
+
+    def every(self, value):
+        return [value, self.other]
+
+
+@pytest.mark.parametrize("other, refused", [("elsewhere 0000:1", False), (f"{socket.gethostname()} 0000:3", True)])
+def test_nccl_sums_in_place_and_takes_one_rank_a_gpu(monkeypatch, other, refused):
+    """Against a stand-in for CuPy that writes down what it is told: on a real pair of GPUs this has not run yet."""
+    told = []
+    communicator = SimpleNamespace(allReduce=lambda *words: told.append(words))
+    nccl = SimpleNamespace(available=True, get_unique_id=lambda: b"name", NCCL_FLOAT32=7, NCCL_SUM=0,
+                           NcclCommunicator=lambda *words: told.append(words) or communicator)
+    runtime = SimpleNamespace(deviceGetPCIBusId=lambda device: f"0000:{device}")
+    for name, module in (("cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))), ("cupy.cuda", SimpleNamespace(nccl=nccl))):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setenv("NCCL_NVLS_ENABLE", "")                  # to be put back behind the test
+    monkeypatch.delenv("NCCL_NVLS_ENABLE")
+    ops = SimpleNamespace(memory=SimpleNamespace(device=3, current=contextlib.nullcontext, stream=lambda: 99))
+    if refused:
+        with pytest.raises(MiniAlexError, match=r"several ranks share the GPU .* 0000:3: NCCL takes one rank on each"):
+            distributed.Nccl(Two(other), ops)
+        return
+    distributed.Nccl(Two(other), ops).sum_(SimpleNamespace(data=SimpleNamespace(ptr=640), size=61))
+    assert told == [(2, b"name", 0), (640, 640, 61, 7, 0, 99)] and os.environ["NCCL_NVLS_ENABLE"] == "0"
 
 
 # ---------------------------------------------------------------- equal runs
@@ -158,6 +194,49 @@ def test_float64_steps_are_equal_and_so_are_the_ranks(tmp_path):
             assert all(np.array_equal(arrays[ranks][0][name], other[name]) for other in arrays[ranks]), (ranks, name)
 
 
+# Each rank's two columns on two emulated devices, and beside it all images in one process on one: float32, so 1e-5 of the largest.
+COLUMNS = """
+import sys
+import numpy as np
+from two_devices import INPUT, layers
+from minialex import backends
+from minialex.column_net import ColumnNet
+from minialex.data.loader import share
+from minialex.distributed import world
+from minialex.net import Net
+
+ops, w, total = backends.load("emulated"), world(), 5
+places = [ops.kernels.on(0), ops.kernels.on(1)]
+for place in places:
+    place.memory.own_stream()
+random = np.random.default_rng(1)
+x, labels = random.standard_normal(INPUT.array(total)).astype(np.float32), random.integers(0, 3, total).astype(np.int32)
+alone, shared = Net(layers(), INPUT, total, ops, seed=2), ColumnNet(layers(), INPUT, 3, places, seed=2)
+ops.from_host(x, out=alone.input())
+alone.fprop(labels, training=True, step=3)
+alone.bprop()
+first, stop = share(total, w.rank, w.size)
+for place, out in zip(places, shared.inputs(stop - first), strict=True):
+    place.from_host(np.ascontiguousarray(x[:, first:stop]), out=out)
+shared.fprop(labels[first:stop], training=True, step=3, first=first, total=total)
+shared.bprop()
+for arena in shared.grads.arenas():
+    w.sum_(arena)
+for key in alone.grads:
+    want, got = alone.grads.numpy(key), shared.grads.numpy(key)
+    assert np.abs(want).max() > 0 and np.abs(want - got).max() <= 1e-5 * np.abs(want).max(), (key, np.abs(want - got).max())
+sys.stdout.write("equal\\n")
+"""
+
+
+@needs_mpi
+def test_ranks_and_columns_together():
+    if reason := backends.available()["emulated"]:
+        pytest.skip(reason)
+    done = mpi(2, "-c", COLUMNS, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
+    assert done.returncode == 0 and done.stdout.split() == ["equal"] * 2, done.stderr
+
+
 @needs_mpi
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_training_is_equal_to_one_process_and_repeatable(store, alone, tmp_path, ranks):
@@ -203,6 +282,24 @@ def test_the_commands_of_the_page(store, alone, tmp_path):
     rows = [json.loads(mpi(ranks, "-m", "minialex", "evaluate", alone, store, "--json").stdout) for ranks in (1, 2)]
     assert {key: rows[0][key] for key in ("top1", "top5", "images")} == {key: rows[1][key] for key in ("top1", "top5", "images")}
     assert rows[1]["loss"] == pytest.approx(rows[0]["loss"], rel=1e-6)
+
+
+@needs_mpi
+def test_the_bench_of_sums(tmp_path):
+    """It starts 2 and 4 ranks itself, checks the sums and writes what it measured."""
+    done = subprocess.run([sys.executable, "-m", "minialex.bench", "allreduce", "--recipe", "tiny", "--rounds", "1", "--json",
+                           tmp_path / "sums.json"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    tables = json.loads((tmp_path / "sums.json").read_text())["tables"]
+    parameters = weights_of("tiny")
+    assert [(table["ranks"], table["bytes"]) for table in tables] == [(2, 4 * parameters), (4, 4 * parameters)]
+    assert all(set(table["GB_per_second"]) == {"copy", "slices", "one call"} for table in tables)
+
+
+def weights_of(name: str) -> int:
+    found = recipe(name)
+    net = Net(found.build(found.classes), found.input, 1, backends.load("cpu"))
+    return sum(spec.size for spec in net.params.specs.values())
 
 
 # ---------------------------------------------------------------- bad input

@@ -23,6 +23,7 @@ ABOUT = """Measure MiniAlex on this machine.
   step   whole training step of a recipe: fprop with dropout, bprop, update (default)
   ops    every op and pass at the recipe's shapes, each compared with the float64 oracle before it is timed
   data   preparation and loading: pictures a second
+  allreduce  the sum of a recipe's gradients over 2 and 4 processes, which it starts itself, beside a copy of memory
 
 Contenders take turns in one process, each from the same numbers; ratios are medians over rounds of (their time / MiniAlex's).
 Quiet machines only: the load average is written beside the result.
@@ -49,7 +50,8 @@ def _batches(text: str) -> list[int]:
 
 def parser() -> Parser:
     result = Parser(prog="python -m minialex.bench", description=ABOUT, epilog=EXAMPLES)
-    result.add_argument("what", nargs="?", default="step", choices=("step", "ops", "data", "memory"), metavar="step|ops|data",
+    result.add_argument("what", nargs="?", default="step", choices=("step", "ops", "data", "allreduce", "memory"),
+                        metavar="step|ops|data|allreduce",
                         help="what to measure (default: step)")
     result.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
     result.add_argument("--recipe", default="paper", metavar="NAME", help=f"network: {', '.join(RECIPES)} (default: paper)")
@@ -104,7 +106,7 @@ def _run(args, given: list[str]) -> int:
     versions, failed = {}, 0
     peers = {"none": (), "plain": ("plain",), "torch": ("torch", "plain")}[args.peer]
     peers = tuple(peer for peer in peers if peer == "torch" or backend in ("cpu", "reference"))
-    if "torch" in peers and args.what != "data":
+    if "torch" in peers and args.what not in ("data", "allreduce"):
         if importlib.util.find_spec("torch") is None:
             raise MiniAlexError("--peer torch: PyTorch is not installed here; pip install torch, or use --peer plain")
         if args.malloc == "tuned" and backend != "cuda" and not all(os.environ.get(name) == value for name, value in MALLOC.items()):
@@ -122,6 +124,9 @@ def _run(args, given: list[str]) -> int:
         from .ops import bench_ops
         tables, failed = bench_ops(args.recipe, ops, batches, args.rounds, backend=backend, peer="torch" in peers,
                                    verify_only=args.verify_only)
+    elif args.what == "allreduce":
+        from .allreduce import bench_allreduce
+        tables = bench_allreduce(args.recipe, args.rounds)
     else:
         from .data import bench_data
         tables = bench_data(args.rounds)
