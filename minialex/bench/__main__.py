@@ -12,6 +12,7 @@ from ..config import Config
 from ..files import write_json
 from ..flags import DEVICES, Parser
 from ..nets import RECIPES, recipe
+from ..placement import places
 from ..spec import MiniAlexError
 from .measure import environment
 
@@ -23,6 +24,7 @@ ABOUT = """Measure MiniAlex on this machine.
   step   whole training step of a recipe: fprop with dropout, bprop, update (default)
   ops    every op and pass at the recipe's shapes, each compared with the float64 oracle before it is timed
   data   preparation and loading: pictures a second
+  exchange   copies between the columns' devices, and steps on two devices beside one: --device cuda:0,cuda:1
   allreduce  the sum of a recipe's gradients over 2 and 4 processes, which it starts itself, beside a copy of memory
 
 Contenders take turns in one process, each from the same numbers; ratios are medians over rounds of (their time / MiniAlex's).
@@ -38,6 +40,7 @@ EXAMPLES = """examples:
   python -m minialex.bench ops --batch 32
   python -m minialex.bench ops --device emulated:0 --verify-only
   python -m minialex.bench ops --device cuda:0 --batch 128 --peer torch --json ops.json --chart ops.png
+  python -m minialex.bench exchange --device cuda:0,cuda:1 --batch 128 --json exchange.json
   python -m minialex.bench --recipe tiny --peer none"""
 
 
@@ -50,8 +53,8 @@ def _batches(text: str) -> list[int]:
 
 def parser() -> Parser:
     result = Parser(prog="python -m minialex.bench", description=ABOUT, epilog=EXAMPLES)
-    result.add_argument("what", nargs="?", default="step", choices=("step", "ops", "data", "allreduce", "memory"),
-                        metavar="step|ops|data|allreduce",
+    result.add_argument("what", nargs="?", default="step", choices=("step", "ops", "data", "exchange", "allreduce", "memory"),
+                        metavar="step|ops|data|exchange|allreduce",
                         help="what to measure (default: step)")
     result.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
     result.add_argument("--recipe", default="paper", metavar="NAME", help=f"network: {', '.join(RECIPES)} (default: paper)")
@@ -92,9 +95,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args, given: list[str]) -> int:
-    named = Config(recipe=args.recipe, device=args.device).backends
-    backend, place = named[0]
-    ops = load(backend, place)
+    config = Config(recipe=args.recipe, device=args.device)
+    named = config.backends
+    if (len(named) > 1) != (args.what == "exchange"):
+        raise MiniAlexError(f"{args.what} --device {args.device}: `exchange` needs the devices of all columns, such as "
+                            "emulated:0,emulated:1, and the others one device")
+    devices = places(config) if len(named) > 1 else [load(*named[0])]
+    ops, (backend, place) = devices[0], named[0]
     if args.workers:
         ops.set_workers(args.workers)
     usual = {"emulated": [2], "cuda": [128]}.get(backend, [32] if args.what == "ops" else [32, 128])
@@ -124,6 +131,9 @@ def _run(args, given: list[str]) -> int:
         from .ops import bench_ops
         tables, failed = bench_ops(args.recipe, ops, batches, args.rounds, backend=backend, peer="torch" in peers,
                                    verify_only=args.verify_only)
+    elif args.what == "exchange":
+        from .exchange import bench_exchange
+        tables = bench_exchange(args.recipe, devices, batches[0], args.rounds)
     elif args.what == "allreduce":
         from .allreduce import bench_allreduce
         tables = bench_allreduce(args.recipe, args.rounds)

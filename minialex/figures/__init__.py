@@ -3,5 +3,6 @@
 from .curves import curves
 from .filters import filters
 from .predictions import predictions
+from .timeline import timeline
 
-__all__ = ["curves", "filters", "predictions"]
+__all__ = ["curves", "filters", "predictions", "timeline"]
