@@ -214,9 +214,9 @@ class ColumnNet:
 
     def _fprop_joint(self, i: int) -> None:
         """The others' activations travel while the product over the own is computed."""
-        for source, target in self._pairs():
-            x = source.activations.views(self._n)[i]
-            self.exchange.begin(source.index, x, target.index, self._of(target.others[i][source.index], source.shapes[i]))
+        self.exchange.start([(source.index, source.activations.views(self._n)[i],
+                              target.index, self._of(target.others[i][source.index], source.shapes[i]))
+                             for source, target in self._pairs()])
         for column in self.columns:
             a = column.activations.views(self._n)
             self._product(column, i, column.index, a[i], a[i + 1])
@@ -242,10 +242,9 @@ class ColumnNet:
             for h, out in enumerate(column.sent[i]):
                 if out is not None:
                     self._gradient(column, i, h, dy[column.index], self._of(out, column.shapes[i]))
-        for source, target in self._pairs():
-            shape = target.shapes[i]
-            self.exchange.begin(source.index, self._of(source.sent[i][target.index], shape),
-                                target.index, self._of(target.received[i][source.index], shape))
+        self.exchange.start([(source.index, self._of(source.sent[i][target.index], source.shapes[i]),
+                              target.index, self._of(target.received[i][source.index], target.shapes[i]))
+                             for source, target in self._pairs()])
         dx: list[Any] = []
         for column in self.columns:
             g = column.index
@@ -283,7 +282,7 @@ class ColumnNet:
             column.layers[i].fprop(column.ops, column.activations.views(n)[i], out,
                                    replace(run, params={"w": run.params["w"], "b": None}, **self._pass))
             if column is not root:
-                self.exchange.begin(column.index, out, 0, parts[column.index])
+                self.exchange.start([(column.index, out, 0, parts[column.index])])
         for column in self.columns[1:]:
             self.exchange.finish(column.index, 0)
         _sum(root, parts, 0, root.runs[i].params["b"])
@@ -292,8 +291,7 @@ class ColumnNet:
         """The gradient of the logits goes to all; each makes its own weights' gradient and its own column's."""
         n, root = self._n, self.columns[0]
         received = [dy[0], *(self._of(column.received[i][0], column.shapes[i + 1]) for column in self.columns[1:])]
-        for column in self.columns[1:]:
-            self.exchange.begin(0, dy[0], column.index, received[column.index])
+        self.exchange.start([(0, dy[0], column.index, received[column.index]) for column in self.columns[1:]])
         dx = []
         for column in self.columns:
             if column is not root:

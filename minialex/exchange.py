@@ -6,8 +6,8 @@ A copy travels in a stream of its own beside the stream that computes, ordered b
     copies of the target        behind ready, and behind the last reader of out | copy | arrived
     compute of the target   ... work that needs no copy ...                       behind arrived | reads out
 
-`begin` starts a copy of what the source has been asked to compute so far, `finish` puts both devices' later work behind it.  What is
-asked of a device between the two runs while the copy travels.  No call here waits for a device.
+`start` begins copies of what the sources have been asked to compute so far, `finish` puts both devices' later work behind one.  What is
+asked of a device between the two runs while the copies travel.  No call here waits for a device, but for the self-test.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEST_BYTES = 1 << 20
 class Exchange:
     """`places` are the ops of one device each (backends/compiled.py), of one extension; two may share a device (logical devices).
 
-    overlap=False finishes each copy where it begins, for comparison.  `notes` says what a user should know, once.
+    overlap=False finishes copies where they start, for comparison.  `notes` says what a user should know, once.
     Raises DeviceError where copies do not arrive as they were sent (the self-test, each way between every two places).
     MINIALEX_PEER_ACCESS=0 sends everything through the host, as between devices that cannot reach each other's memory.
     """
@@ -96,8 +96,14 @@ class Exchange:
             devices = [self.places[i].memory.device for i in (target, source)]
             ext.copy_peer(to, devices[0], start, devices[1], nbytes, self._copies[target])
         ext.event_record(self._arrived[pair], self._copies[target])
+
+    def start(self, copies: list[tuple[int, Any, int, Any]]) -> None:
+        """Begins copies that travel at the same time, arguments of `begin` each; without overlap finishes them, too."""
+        for copy in copies:
+            self.begin(*copy)
         if not self.overlap:
-            self.finish(source, target)
+            for source, _, target, _ in copies:
+                self.finish(source, target)
 
     def finish(self, source: int, target: int) -> None:
         """What both places are asked from now on comes behind their last copy: the target may read it, the source overwrite what was
