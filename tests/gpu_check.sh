@@ -9,7 +9,7 @@
 #   CIFAR=DIR   binary batches of CIFAR-10 for the stage cifar;  PYTHON=python3;  BATCH=128;  COMMIT=HASH where there is no .git
 #   LIMIT=N     seconds for each stage (default: of each its own, 20 to 420)
 #
-# Stages, in order: machine build step determinism tests ops train memcheck racecheck initcheck synccheck cifar summary
+# Stages, in order: machine build step determinism tests columns ops train memcheck racecheck initcheck synccheck cifar summary
 # By name only: best, the step with PyTorch compiled too, minutes.  Each writes FOLDER/STAGE.txt and FOLDER/STAGE.json (status,
 # seconds, command); summary puts all of them with the ends of their logs and the tables into FOLDER/gpu_check.json.  Nothing is
 # installed and nothing is downloaded: CuPy, pybind11, CMake, pytest and nvcc must be there, PyTorch for the peers.  Exit status 1 if
@@ -24,8 +24,8 @@ while getopts "o:d:fh" flag; do
   esac
 done
 shift $((OPTIND - 1))
-every=(machine build step determinism tests ops train memcheck racecheck initcheck synccheck cifar summary)
-declare -A seconds=([machine]=60 [build]=300 [step]=240 [determinism]=180 [tests]=400 [ops]=420 [train]=120 [memcheck]=240 [racecheck]=240
+every=(machine build step determinism tests columns ops train memcheck racecheck initcheck synccheck cifar summary)
+declare -A seconds=([machine]=60 [build]=300 [step]=240 [determinism]=180 [tests]=400 [columns]=240 [ops]=420 [train]=120 [memcheck]=240 [racecheck]=240
                     [initcheck]=240 [synccheck]=150 [cifar]=240 [best]=420 [summary]=20)
 stages=("${@:-${every[@]}}")
 python=${PYTHON:-python3} backend=${device%%:*} batch=${BATCH:-128}
@@ -120,6 +120,16 @@ step() {
   else
     "$python" -m minialex.bench step --device "$device" --recipe tiny --batch 2 --rounds 1 --peer none --json "$out/step_table.json"
   fi
+}
+
+# The columns on two devices, or on two logical ones of a single GPU: the bits of one device, and what the exchange costs.
+columns() {
+  local second=${device%:*}:1 recipe=tiny rounds=1 few=2
+  [ "$backend" = cuda ] && [ "$(nvidia-smi -L 2>/dev/null | wc -l)" -lt 2 ] && second=$device
+  [ "$backend" = cuda ] && { recipe=paper; rounds=9; few=$batch; }
+  "$python" examples/two_columns.py --device "$device,$second" --steps 50 --picture "$out/two_columns.png" &&
+    "$python" -m minialex.bench exchange --device "$device,$second" --recipe $recipe --batch "$few" --rounds $rounds \
+      --json "$out/exchange_table.json"
 }
 
 best() {

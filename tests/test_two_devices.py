@@ -13,12 +13,13 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import load_or_skip
+from conftest import compiled_backends, load_or_skip
 from two_devices import INPUT, assert_equal, forget, layers, train
 
-from minialex import backends, cli
+from minialex import backends, cli, placement
 from minialex.column_net import ColumnNet
 from minialex.columns import check_columns, device_bytes, exchange_points
+from minialex.config import Config
 from minialex.layers import Conv, Linear, Local, SoftmaxLoss
 from minialex.net import Net
 from minialex.nets import recipe
@@ -72,6 +73,16 @@ def test_which_devices_does_not_matter(kernels, reference, devices):
     losses, one = reference
     two = pair(kernels, devices)
     assert train(two, STEPS) == losses
+    assert_equal(one, two)
+
+
+@pytest.mark.parametrize("backend", compiled_backends())
+def test_logical_devices_of_one(backend):
+    """As --device makes them, on every backend that is here: two streams of one device."""
+    both, single = (placement.places(Config("tiny", device=words)) for words in (f"{backend}:0,{backend}:0", f"{backend}:0"))
+    assert both[0].memory.stream() != both[1].memory.stream()
+    two, one = ColumnNet(layers(), INPUT, 3, both, seed=SEED), Net(layers(), INPUT, 3, single[0], seed=SEED)
+    assert train(two, STEPS) == train(one, STEPS)
     assert_equal(one, two)
 
 
