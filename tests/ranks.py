@@ -48,6 +48,40 @@ def main():
 sys.exit(guarded(main))
 """
 
+# Each rank's two columns on two emulated devices, and beside it all images in one process on one: float32, so 1e-5 of the largest.
+COLUMNS = """
+import sys
+import numpy as np
+from two_devices import INPUT, layers
+from minialex import backends
+from minialex.column_net import ColumnNet
+from minialex.data.loader import share
+from minialex.distributed import world
+from minialex.net import Net
+
+ops, w, total = backends.load("emulated"), world(), 5
+places = [ops.kernels.on(0), ops.kernels.on(1)]
+for place in places:
+    place.memory.own_stream()
+random = np.random.default_rng(1)
+x, labels = random.standard_normal(INPUT.array(total)).astype(np.float32), random.integers(0, 3, total).astype(np.int32)
+alone, shared = Net(layers(), INPUT, total, ops, seed=2), ColumnNet(layers(), INPUT, 3, places, seed=2)
+ops.from_host(x, out=alone.input())
+alone.fprop(labels, training=True, step=3)
+alone.bprop()
+first, stop = share(total, w.rank, w.size)
+for place, out in zip(places, shared.inputs(stop - first), strict=True):
+    place.from_host(np.ascontiguousarray(x[:, first:stop]), out=out)
+shared.fprop(labels[first:stop], training=True, step=3, first=first, total=total)
+shared.bprop()
+for arena in shared.grads.arenas():
+    w.sum_(arena)
+for key in alone.grads:
+    want, got = alone.grads.numpy(key), shared.grads.numpy(key)
+    assert np.abs(want).max() > 0 and np.abs(want - got).max() <= 1e-5 * np.abs(want).max(), (key, np.abs(want - got).max())
+sys.stdout.write("equal\\n")
+"""
+
 
 def mpi(ranks: int, *command, fail: str = "0 never 0", timeout: float = 60, **more: str) -> subprocess.CompletedProcess:
     """mpiexec -n RANKS python COMMAND, with its output."""
