@@ -172,7 +172,7 @@ sys.exit(any(stage["status"] not in ("passed", "skipped") for stage in stages))
 PY
 }
 
-export -f machine build tests tests_of determinism sanitizer ops step best train cifar summary
+export -f machine build tests tests_of columns determinism sanitizer ops step best train cifar summary
 export out device backend batch python CIFAR=${CIFAR:-}
 for stage in "${stages[@]}"; do
   case " ${every[*]} best " in *" $stage "*) ;; *) echo "there is no stage $stage; there are: ${every[*]} best"; exit 2 ;; esac
