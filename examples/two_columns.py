@@ -62,9 +62,10 @@ def main() -> None:
     paper = recipe("paper")                                             # nothing below is computed: only asked, and counted
     layers = paper.build(paper.classes)
     print("\n" + plan(layers, paper.input, 128, config.device_names) + "\n")
-    panels = []
+    net, panels = ColumnNet(layers, paper.input, 128, devices), []
     for overlap in (True, False):
-        spans = step(ColumnNet(layers, paper.input, 128, devices, overlap=overlap))
+        net.exchange.overlap = overlap
+        spans = step(net)
         alone = max(exposed(spans, place) for place in range(len(devices)))
         name = "copies travel while the own column is computed" if overlap else "each copy ends before the next product begins"
         panels.append((f"{name}: {1e3 * length(spans):.0f} ms, {1e3 * alone:.1f} ms of them copies that nothing hides", spans))

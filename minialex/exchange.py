@@ -44,7 +44,8 @@ class Exchange:
         self.staged = {pair for pair in self._pairs if not self._reach(devices[pair[1]], devices[pair[0]])}
         self._on_host = {pair: self.extension.event_create(devices[pair[0]]) for pair in self.staged}
         self._buffers: dict[tuple[int, int], tuple[int, int]] = {}          # pinned: (address, bytes)
-        weakref.finalize(self, _release, self.extension, self._copies, self._buffers).atexit = False
+        events = [*self._ready, *self._free, *self._arrived.values(), *self._on_host.values()]
+        weakref.finalize(self, _release, self.extension, self._copies, events, self._buffers).atexit = False
         if self.staged:
             between = " and ".join(dict.fromkeys(places[i].name() for pair in sorted(self.staged) for i in pair))
             self.notes.append(f"no peer access between {between}: their exchanges are staged through the host's memory")
@@ -123,8 +124,10 @@ class Exchange:
         return address
 
 
-def _release(extension, streams: list[int], buffers: dict[tuple[int, int], tuple[int, int]]) -> None:
+def _release(extension, streams: list[int], events: list[int], buffers: dict[tuple[int, int], tuple[int, int]]) -> None:
     for stream in streams:
         extension.stream_destroy(stream)
+    for event in events:
+        extension.event_destroy(event)
     for address, _ in buffers.values():
         extension.release_pinned(address)

@@ -325,7 +325,7 @@ def test_a_run_goes_on_from_placement_to_placement(tmp_path, monkeypatch):
     """One epoch each on one device, two, and two logical ones: the checkpoint of three epochs on one, to the bit."""
     load_or_skip("emulated")
     monkeypatch.chdir(tmp_path)
-    common = ["-b", "8", "--limit-batches", "2", "-q"]
+    common = ["-b", "8", "--limit-batches", "2", "--store", "store", "-q"]
     assert cli.main(["train", "--device", "emulated:0", "--epochs", "3", "--output-dir", "one", *common]) == 0
     for epochs, device in enumerate(("emulated:0", "emulated:0,emulated:1", "emulated:0,emulated:0"), start=1):
         resume = ["--resume", "auto", "--no-overlap"] if epochs > 1 else []
