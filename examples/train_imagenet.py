@@ -6,15 +6,15 @@ tar of one, official ILSVRC archives, CIFAR-10 binary batches, a prepared store)
 
 import sys
 
-from minialex import cli
 from minialex.flags import guarded, training_parser
 from minialex.train import Trainer
+from minialex.verbs import train
 
 
 def main() -> None:
     options = training_parser().parse_args()
     if options.evaluate:
-        return cli.train(options)
+        return train.main(options)
     with Trainer(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes) as trainer:
         for epoch in trainer.epochs():
             for batch in trainer.batches(epoch):

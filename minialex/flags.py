@@ -106,6 +106,21 @@ def path(text: str) -> str:
     return text
 
 
+def machine_flags(p: argparse.ArgumentParser) -> None:
+    """--device and -j of a verb that runs a network."""
+    group = p.add_argument_group("machine")
+    group.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
+    group.add_argument("-j", "--workers", type=whole(1), default=2, metavar="N", help="threads; never changes a bit (default: 2)")
+
+
+def output_flags(p: argparse.ArgumentParser):
+    """--json and -q; returns their group, for more flags on what is printed."""
+    group = p.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print JSON (default: text)")
+    group.add_argument("-q", "--quiet", action="store_true", help="print results and errors only (default: progress too)")
+    return group
+
+
 def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
     """The flags of a training run, in groups."""
     parser = parser or Parser(description="Train AlexNet as in Krizhevsky, Sutskever, Hinton (NIPS 2012).")
