@@ -77,10 +77,11 @@ def resolve(asked: dict, saved: dict | None = None) -> tuple[Config, Recipe, lis
     known = {f.name for f in fields(Config)}
     given = {k: v for k, v in asked.items() if v is not None and k in known}
     name = given.get("recipe") or (saved or {}).get("recipe") or ("paper" if given.get("data") else "tiny")
+    recipe = find_recipe(name)
+    given["recipe"] = name = recipe.name
     if saved and name != saved["recipe"]:
         raise MiniAlexError(f"--recipe {name}: the checkpoint was made by recipe {saved['recipe']}; "
                             "leave --recipe out or resume another checkpoint")
-    recipe = find_recipe(name)
     base = {"recipe": name, "batch": recipe.batch, "epochs": recipe.epochs, "rate": recipe.rate, "momentum": recipe.momentum,
             "decay": recipe.decay}
     if saved:

@@ -63,6 +63,6 @@ def run_folder(config: Config, resumed: Path | None) -> Path:
             raise MiniAlexError(f"--output-dir {folder}: it holds a run already; add --resume auto to go on with it, or name another")
         return folder
     number = 1
-    while (folder := Path("runs") / f"{config.recipe}-{number}").exists():
+    while (folder := Path("runs") / f"{config.recipe.partition('(')[0]}-{number}").exists():
         number += 1
     return folder

@@ -330,7 +330,8 @@ def test_wrong_words_are_refused():
 # --- names and tables -----------------------------------------------------------------------------------------------------------
 
 def test_recipes_in_order():
-    assert list(RECIPES) == ["paper", "source2012", "onegpu", "talkless", "conv6", "caffe", "cifar13", "cifar11", "cifar18", "tiny"]
+    assert list(RECIPES) == ["paper", "source2012", "onegpu", "talkless", "conv6", "caffe", "cifar13", "cifar11", "cifar18", "figure1",
+                             "small", "tiny"]
 
 
 @pytest.mark.parametrize("name", RECIPES)

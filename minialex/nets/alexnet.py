@@ -28,6 +28,7 @@ def alexnet(
     groups: int | None = None,
     both: tuple[str, ...] = BOTH,
     pool: int | tuple[int, int] = (3, 2),
+    window1: tuple[int, int] = (11, 4),
     pad1: int | tuple[int, int] = (0, 3),
     without: str | None = None,
     conv6: bool = False,
@@ -58,13 +59,14 @@ def alexnet(
 
     `maps` and `hidden` count both columns, and `width` multiplies them all.  `groups` is what a layer that reads its own
     column divides its channels into: as many as there are columns, unless a network in one column wants two (Caffe).
+    `window1` is extent and stride of conv1's windows.
     `order1`, `order2`, `order5` are words of relu, lrn, spatial, pool joined by "-"; lrn=False takes lrn and spatial out.
     pool=2 means windows of 2 every 2, and then conv2 pads 1 and conv5 0, which keeps the end at 6 x 6 (network 147).
     `std1`, `std345`, `std67` (of conv1, of conv3 to conv5, of fc6 and fc7) are `std` where not given; `bias` is the first
     bias of conv2, conv4, conv5, conv6, fc6 and fc7, the others start at 0.
 
     `without` takes one of conv1 .. conv5 away with its ReLU (section 7).  Without conv1 its norm and pool go too, and conv2
-    reads the image in conv1's windows at eight pixels, their two strides together, which keeps its 27 x 27.
+    reads the image in conv1's windows at twice their stride (8 pixels), pool1's together with conv1's, which keeps its 27 x 27.
 
     Raises ShapeError where `width` leaves a fraction of a map, MiniAlexError for an unknown word.
     """
@@ -98,10 +100,10 @@ def alexnet(
     if without not in (None, "conv1", "conv2", "conv3", "conv4", "conv5"):
         raise MiniAlexError(f"without={without!r}: only one of conv1 to conv5 can be taken away")
     first = "conv2" if without == "conv1" else "conv1"
-    start = [conv("conv1", K1, 11, stride=4, pad=pad1, std=std1, bias=0.0), *after(1, order1),
+    start = [conv("conv1", K1, window1[0], stride=window1[1], pad=pad1, std=std1, bias=0.0), *after(1, order1),
              conv("conv2", K2, 5, pad=pad2, std=std, bias=bias)]
     if without == "conv1":
-        start = [conv("conv2", K2, 11, stride=8, pad=0, std=std1, bias=bias)]
+        start = [conv("conv2", K2, window1[0], stride=2 * window1[1], pad=0, std=std1, bias=bias)]
     sixth = [conv("conv6", _share("conv6", 256, width), 3, std=0.03, bias=bias), ReLU("conv6_relu")] if conv6 else []
 
     net = [

@@ -2,52 +2,77 @@
 
 Named by the test error their authors reached.  Rates: .001 for weights and twice that for biases.  Pools of 3 every 2 round
 up.  Weight decay differs by layer, so the recipe carries .004 and each layer a multiple of it.
-`unit` is ReLU, Tanh or Sigmoid: figure 1 compares them on a four-layer network of this family.
+`unit` is "relu", "tanh" or "sigmoid": figure 1 compares the first two on `figure1`, four layers of this family without regularisation.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from ..layers import LRN, AvgPool, Conv, Layer, Linear, Local, MaxPool, ReLU, SoftmaxLoss, SpatialNorm
-from .recipe import Augmentation, Recipe, Steps
+from ..layers import LRN, AvgPool, Conv, Layer, Linear, Local, MaxPool, ReLU, Sigmoid, SoftmaxLoss, SpatialNorm, Tanh
+from ..spec import MiniAlexError
+from .recipe import Augmentation, Constant, Recipe, Steps
 
 DECAY = 0.004
+UNITS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid}
 
 
-def cifar13(classes: int = 10, *, unit: type[Layer] = ReLU, ties: str = "all", bias_rate: float = 2.0) -> list[Layer]:
+def unit_of(word: str) -> type[Layer]:
+    """The layer class of "relu", "tanh" or "sigmoid"."""
+    if word not in UNITS:
+        raise MiniAlexError(f"unit={word!r}: there are {', '.join(UNITS)}")
+    return UNITS[word]
+
+
+def cifar13(classes: int = 10, *, unit: str = "relu", ties: str = "all", bias_rate: float = 2.0) -> list[Layer]:
     """Two convolutions, two locally connected layers, no norms: 13 % error."""
+    act = unit_of(unit)
     return [
-        Conv("conv1", 64, 5, pad=2, std=1e-4, decay=0.0, bias_rate=bias_rate), unit("relu1"), MaxPool("pool1", 3, 2, ties),
-        Conv("conv2", 64, 5, pad=2, std=0.01, decay=0.0, bias_rate=bias_rate), unit("relu2"), MaxPool("pool2", 3, 2, ties),
-        Local("local3", 32, 3, pad=1, std=0.04, bias_rate=bias_rate), unit("relu3"),
-        Local("local4", 32, 3, pad=1, std=0.04, bias_rate=bias_rate), unit("relu4"),
+        Conv("conv1", 64, 5, pad=2, std=1e-4, decay=0.0, bias_rate=bias_rate), act("relu1"), MaxPool("pool1", 3, 2, ties),
+        Conv("conv2", 64, 5, pad=2, std=0.01, decay=0.0, bias_rate=bias_rate), act("relu2"), MaxPool("pool2", 3, 2, ties),
+        Local("local3", 32, 3, pad=1, std=0.04, bias_rate=bias_rate), act("relu3"),
+        Local("local4", 32, 3, pad=1, std=0.04, bias_rate=bias_rate), act("relu4"),
         Linear("fc10", classes, std=0.01, bias_rate=bias_rate), SoftmaxLoss("loss"),
     ]
 
 
-def cifar11(classes: int = 10, *, lrn: bool = True, unit: type[Layer] = ReLU, ties: str = "all", bias_rate: float = 2.0) -> list[Layer]:
+def cifar11(classes: int = 10, *, lrn: bool = True, unit: str = "relu", ties: str = "all", bias_rate: float = 2.0) -> list[Layer]:
     """The same with LRN over nine maps after the first pool and before the second: 11 % error.  lrn=False takes both out."""
-    norm = partial(LRN, n=9, k=1.0, alpha=0.001, beta=0.75, divide_by_n=True)
+    act, norm = unit_of(unit), partial(LRN, n=9, k=1.0, alpha=0.001, beta=0.75, divide_by_n=True)
     net = [
-        Conv("conv1", 64, 5, pad=2, std=1e-4, decay=0.0, bias_rate=bias_rate), unit("relu1"), MaxPool("pool1", 3, 2, ties), norm("norm1"),
-        Conv("conv2", 64, 5, pad=2, std=0.01, decay=0.0, bias_rate=bias_rate), unit("relu2"), norm("norm2"), MaxPool("pool2", 3, 2, ties),
-        Local("local3", 64, 3, pad=1, std=0.04, bias_rate=bias_rate), unit("relu3"),
-        Local("local4", 32, 3, pad=1, std=0.04, bias_rate=bias_rate), unit("relu4"),
+        Conv("conv1", 64, 5, pad=2, std=1e-4, decay=0.0, bias_rate=bias_rate), act("relu1"), MaxPool("pool1", 3, 2, ties), norm("norm1"),
+        Conv("conv2", 64, 5, pad=2, std=0.01, decay=0.0, bias_rate=bias_rate), act("relu2"), norm("norm2"), MaxPool("pool2", 3, 2, ties),
+        Local("local3", 64, 3, pad=1, std=0.04, bias_rate=bias_rate), act("relu3"),
+        Local("local4", 32, 3, pad=1, std=0.04, bias_rate=bias_rate), act("relu4"),
         Linear("fc10", classes, std=0.01, decay=0.01 / DECAY, bias_rate=bias_rate), SoftmaxLoss("loss"),
     ]
     return [layer for layer in net if lrn or not isinstance(layer, LRN)]
 
 
-def cifar18(classes: int = 10, *, unit: type[Layer] = ReLU, ties: str = "all", bias_rate: float = 2.0) -> list[Layer]:
-    """Three convolutions, average pools, norms over 3 x 3 of the same map: 18 % error, and quick."""
-    norm = partial(SpatialNorm, n=3, k=1.0, alpha=5e-5 / 9, beta=0.75)
-    return [
-        Conv("conv1", 32, 5, pad=2, std=1e-4, bias_rate=bias_rate), unit("relu1"), MaxPool("pool1", 3, 2, ties), norm("norm1"),
-        Conv("conv2", 32, 5, pad=2, std=0.01, bias_rate=bias_rate), unit("relu2"), AvgPool("pool2", 3, 2), norm("norm2"),
-        Conv("conv3", 64, 5, pad=2, std=0.01, bias_rate=bias_rate), unit("relu3"), AvgPool("pool3", 3, 2),
+def cifar18(classes: int = 10, *, lrn: bool = True, unit: str = "relu", ties: str = "all", bias_rate: float = 2.0) -> list[Layer]:
+    """Three convolutions, average pools, norms over 3 x 3 of the same map: 18 % error, and quick.  lrn=False takes the norms out."""
+    act, norm = unit_of(unit), partial(SpatialNorm, n=3, k=1.0, alpha=5e-5 / 9, beta=0.75)
+    net = [
+        Conv("conv1", 32, 5, pad=2, std=1e-4, bias_rate=bias_rate), act("relu1"), MaxPool("pool1", 3, 2, ties), norm("norm1"),
+        Conv("conv2", 32, 5, pad=2, std=0.01, bias_rate=bias_rate), act("relu2"), AvgPool("pool2", 3, 2), norm("norm2"),
+        Conv("conv3", 64, 5, pad=2, std=0.01, bias_rate=bias_rate), act("relu3"), AvgPool("pool3", 3, 2),
         Linear("fc10", classes, std=0.01, decay=1.0 / DECAY, bias_rate=bias_rate), SoftmaxLoss("loss"),
     ]
+    return [layer for layer in net if lrn or not isinstance(layer, SpatialNorm)]
+
+
+def figure1(classes: int = 10, *, unit: str = "relu", width: float = 1.0, input: int = 32) -> list[Layer]:
+    """Four layers with weights and nothing that regularises: three convolutions of 5 x 5, each with its unit and a max pool, and fc10.
+
+    The paper names no network for figure 1; this is cifar18's without its norms.  First weights are N(0, 1/fan-in) for either
+    unit, so that neither begins saturated or asleep.  `width` multiplies the maps, `input` is the side of the picture.
+    """
+    act, layers, fan_in, side = unit_of(unit), [], 3, input
+    for i, maps in enumerate((32, 32, 64), start=1):
+        K = max(1, round(maps * width))
+        layers += [Conv(f"conv{i}", K, 5, pad=2, std=(25 * fan_in) ** -0.5), act(f"relu{i}"), MaxPool(f"pool{i}", 3, 2)]
+        fan_in, side = K, -(-(side - 3) // 2) + 1
+    return [*layers, Linear("fc10", classes, std=(fan_in * side * side) ** -0.5), SoftmaxLoss("loss")]
 
 
 _TRAINING = dict(record=32, classes=10, rate=0.001, decay=DECAY)
@@ -66,3 +91,8 @@ CIFAR18 = Recipe(
     "cifar18", "CIFAR-10, three layers, the quick one (18 %)", cifar18, crop=32, epochs=140, schedule=Steps(at=(120, 130)),
     augmentation=Augmentation(crops=False, flips=False, colour_std=0.0), **_TRAINING,
     differs=("rates of .001 and .002, decay .004 and 1 in fc10, whole pictures without crops or flips: as in cuda-convnet's example file",))
+FIGURE1 = Recipe(
+    "figure1", "CIFAR-10, four layers without regularisation (figure 1)", figure1, crop=32, record=32, classes=10, epochs=40,
+    schedule=Constant(), decay=0.0, augmentation=Augmentation(crops=False, flips=False, colour_std=0.0),
+    differs=("the paper names no network for figure 1: this is cifar18 without its norms, first weights N(0, 1/fan-in)",
+             "no weight decay, no crops, no flips, no colour noise"))
