@@ -12,7 +12,7 @@ from .nets.recipe import Recipe
 from .spec import MiniAlexError
 
 # Fields that may differ between runs that must end in the same bits.
-FREE = ("data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "overlap", "epochs")
+FREE = ("data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "overlap", "epochs", "init", "init_skip")
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,23 @@ class Config:
     limit_batches: int | None = None
     fuse: bool = True
     overlap: bool = True                    # of copies between devices with computing
+    init: str | None = None                 # the checkpoint or run that first weights were taken from,
+    init_skip: str | None = None            # but for these layers,
+    taken: dict | None = None               # and what was taken: its layers, and a digest of its numbers (initial.py)
+    taken_rate: float | None = None         # what those layers' rate is multiplied by
 
     def hash(self) -> str:
-        """Of the fields that decide the weights."""
-        deciding = {k: v for k, v in asdict(self).items() if k not in FREE}
+        """Of the fields that decide the weights; one that is None decides nothing."""
+        deciding = {k: v for k, v in asdict(self).items() if k not in FREE and v is not None}
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """What the rates of single layers are multiplied by: of those taken from another network."""
+        return dict.fromkeys(self.taken["layers"] if self.taken and self.taken_rate is not None else (), self.taken_rate)
 
     @property
     def backends(self) -> list[tuple[str, int]]:
@@ -92,9 +101,15 @@ def resolve(asked: dict, saved: dict | None = None) -> tuple[Config, Recipe, lis
         value = getattr(config, field)
         if value is not None and value < low:
             raise MiniAlexError(f"{flag} {value}: a whole number of at least {low} is needed")
-    for field, flag, below in (("rate", "--lr", math.inf), ("momentum", "--momentum", 1), ("decay", "--wd", math.inf)):
-        if not 0 <= getattr(config, field) < below:
+    for field, flag, below in (("rate", "--lr", math.inf), ("momentum", "--momentum", 1), ("decay", "--wd", math.inf),
+                               ("taken_rate", "--taken-rate", math.inf)):
+        if getattr(config, field) is not None and not 0 <= getattr(config, field) < below:
             raise MiniAlexError(f"{flag} {getattr(config, field)}: a number of at least 0"
                                 + (" and less than 1 is needed" if below == 1 else " is needed"))
+    if saved and (asked.get("init") or asked.get("init_skip")):
+        raise MiniAlexError("--init begins a new run, and --resume goes on with the weights of its own checkpoint: leave one of them out")
+    if config.init is None and (config.init_skip or config.taken_rate is not None):
+        flag = "--init-skip" if config.init_skip else "--taken-rate"
+        raise MiniAlexError(f"{flag} is about layers taken from a checkpoint: name it with --init CHECKPOINT, or leave {flag} out")
     changed = [f"resume: {k} {saved[k]} -> {v} (command line)" for k, v in given.items() if saved and k in saved and saved[k] != v]
     return config, recipe, changed

@@ -133,10 +133,16 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
     group.add_argument("--recipe", metavar="NAME", help="network and training, see below (default: tiny without DATA, paper with)")
     group.add_argument("--store", type=path, metavar="DIR", help="where DATA is prepared to (default: stores/NAME-FINGERPRINT-SIZE)")
 
+    group.add_argument("--init", type=path, metavar="CHECKPOINT", help="begin with the weights of this checkpoint or run, of another "
+                       "network or other classes, wherever a layer fits; a table says what was taken (default: all drawn)")
+    group.add_argument("--init-skip", metavar="LAYER,...", help="layers that --init leaves as they are drawn (default: none)")
+
     group = parser.add_argument_group("learning")
     group.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the training pictures (default: recipe)")
     group.add_argument("-b", "--batch-size", dest="batch", type=whole(1), metavar="N", help="pictures a step (default: recipe)")
     group.add_argument("--lr", "--learning-rate", dest="rate", type=number(0), metavar="RATE", help="first learning rate (default: recipe)")
+    group.add_argument("--taken-rate", type=number(0), metavar="FACTOR",
+                       help="times the rate for the layers that --init took; 0 leaves them as they were (default: 1)")
     group.add_argument("--momentum", type=number(0, 1), metavar="M", help="momentum (default: recipe)")
     group.add_argument("--wd", "--weight-decay", dest="decay", type=number(0), metavar="W",
                        help="weight decay, times the rate (default: recipe)")

@@ -15,15 +15,16 @@ class SGD:
     outside; the two part ways at the first change (tests/test_sgd.py, tests/test_golden.py).
     """
 
-    def __init__(self, net: Net | ColumnNet, *, momentum: float = 0.9, decay: float = 0.0005):
-        self.net, self.momentum, self.decay = net, momentum, decay
+    def __init__(self, net: Net | ColumnNet, *, momentum: float = 0.9, decay: float = 0.0005, factors: dict[str, float] | None = None):
+        """`factors` multiplies every rate of single layers, as fine-tuning wants it."""
+        self.net, self.momentum, self.decay, self.factors = net, momentum, decay, factors or {}
         self.velocity: Arena | ShardedArena = net.params.like()
         self._cache: tuple = (None, ())
 
     def _segments(self, arena: Arena, rate: float, first_rate: float, layer_rates: dict[str, float]) -> tuple:
         segments = []
         for key, spec in arena.specs.items():
-            base = layer_rates.get(key[0], rate if spec.anneal else first_rate)
+            base = layer_rates.get(key[0], rate if spec.anneal else first_rate) * self.factors.get(key[0], 1.0)
             start = arena.offsets[key]
             segments.append((start, start + spec.size, base * spec.rate, self.decay * spec.decay))
         return tuple(segments)

@@ -33,14 +33,19 @@ class Trained:
     path: Path
 
 
-def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, workers: int = 2, expected: str | None = None) -> Trained:
-    """The network of a checkpoint file or of a run directory's best (else newest) checkpoint; `expected`: the recipe it must have."""
+def chosen(checkpoint: str | Path) -> Path:
+    """The file that is meant by a checkpoint's own path, or by a run directory: its best checkpoint, else the newest."""
     folder = Path(checkpoint)
     found = candidates(folder / "best" if (folder / "best").is_file() else folder)
     if not found or not found[0].exists():
         why = "it holds no checkpoint" if folder.exists() else "there is no such file or folder"
         raise MiniAlexError(f"{checkpoint}: {why}; name a checkpoint-<step>.safetensors or a run directory such as runs/tiny-1")
-    path = found[0]
+    return found[0]
+
+
+def trained(checkpoint: str | Path, *, device: str = "cpu", batch: int = 16, workers: int = 2, expected: str | None = None) -> Trained:
+    """The network of a checkpoint file or of a run directory's best (else newest) checkpoint; `expected`: the recipe it must have."""
+    path = chosen(checkpoint)
     arrays, state = load(path)
     config, recipe, _ = resolve({"device": device, "recipe": expected}, state["config"])
     places = placement.places(replace(config, workers=workers))

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, backends, distributed, figures, placement
+from . import __version__, backends, distributed, figures, initial, placement
 from .checkpoint import Keeper, RunLock, candidates, match
 from .config import resolve
 from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
@@ -56,7 +56,7 @@ class Trainer:
             if state:
                 same_classes(path, state, found)
             self._check(found)
-            self._build_net(len(found.classes))
+            self._build_net([c.id for c in found.classes])
         self._announce(found)
         workers = self.config.workers
         self.store: Store = self.world.staged(
@@ -92,13 +92,14 @@ class Trainer:
         self.epoch = state["epoch"] if state else 0
         return arrays, state, path
 
-    def _build_net(self, classes: int) -> None:
+    def _build_net(self, classes: list[str]) -> None:
         config, recipe = self.config, self.recipe
         own = config.batch // self.world.size
-        self.net = placement.network(recipe.build(classes), recipe.input, own, self.places, seed=config.seed, fuse=config.fuse,
+        self.net = placement.network(recipe.build(len(classes)), recipe.input, own, self.places, seed=config.seed, fuse=config.fuse,
                                      overlap=config.overlap)
-        self.notes += placement.notes(self.net)
-        self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay)
+        self.config, taken = initial.begin(self.net, config, classes)
+        self.notes += taken + placement.notes(self.net)
+        self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay, factors=self.config.factors)
         self.schedule = Schedule(recipe.schedule, config.rate)
         self.position = self.step = 0
         self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}

@@ -129,11 +129,12 @@ def test_asked_over_checkpoint_over_recipe():
 
 def test_the_hash_is_of_what_decides_the_weights():
     """Where the data lies, how long, and on what a run goes may differ between runs that end in the same bits."""
-    free = {"data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "overlap", "epochs"}
+    free = {"data", "workers", "output_dir", "limit_batches", "store", "device", "fuse", "overlap", "epochs", "init",
+            "init_skip"}
     base = Config(recipe="tiny")
     other = {"data": "x", "workers": 5, "output_dir": "x", "limit_batches": 3, "store": "x", "device": "reference", "fuse": False,
              "overlap": False, "epochs": 3, "precision": "bf16", "recipe": "paper", "batch": 3, "rate": 0.3, "momentum": 0.3,
-             "decay": 0.3, "seed": 3}
+             "decay": 0.3, "seed": 3, "init": "x", "init_skip": "x", "taken": {"layers": ["conv1"], "sha256": "0"}, "taken_rate": 0.1}
     assert other.keys() == base.as_dict().keys()
     for name, value in other.items():
         changed = Config(**(base.as_dict() | {name: value}))
