@@ -65,12 +65,13 @@ def figure1(classes: int = 10, *, unit: str = "relu", width: float = 1.0, input:
     """Four layers with weights and nothing that regularises: three convolutions of 5 x 5, each with its unit and a max pool, and fc10.
 
     The paper names no network for figure 1; this is cifar18's without its norms.  First weights are N(0, 1/fan-in) for either
-    unit, so that neither begins saturated or asleep.  `width` multiplies the maps, `input` is the side of the picture.
+    unit, in conv1 over 64 grey levels, so that neither begins saturated or asleep.  `width` multiplies the maps, `input` is the side
+    of the picture.
     """
     act, layers, fan_in, side = unit_of(unit), [], 3, input
     for i, maps in enumerate((32, 32, 64), start=1):
-        K = max(1, round(maps * width))
-        layers += [Conv(f"conv{i}", K, 5, pad=2, std=(25 * fan_in) ** -0.5), act(f"relu{i}"), MaxPool(f"pool{i}", 3, 2)]
+        K, std = max(1, round(maps * width)), (25 * fan_in) ** -0.5 / (64 if i == 1 else 1)
+        layers += [Conv(f"conv{i}", K, 5, pad=2, std=std), act(f"relu{i}"), MaxPool(f"pool{i}", 3, 2)]
         fan_in, side = K, -(-(side - 3) // 2) + 1
     return [*layers, Linear("fc10", classes, std=(fan_in * side * side) ** -0.5), SoftmaxLoss("loss")]
 
