@@ -73,7 +73,7 @@ def probabilities(net: Net | ColumnNet, images: np.ndarray, means: list, recipe:
     for top, left, flip in chosen:
         for ops, x, mean, pictures, noise in held:
             ops.augment_fprop(pictures, mean, ops.from_host(np.tile(np.int32([top, left]), (n, 1))), ops.from_host(np.full(n, flip)),
-                              noise, x, mean_at=recipe.augmentation.mean_at, scale=1.0)
+                              noise, x, mean_at=recipe.augmentation.mean_at, scale=recipe.augmentation.scale)
         net.fprop(n=n)
         total += net.ops.to_host(net.probabilities[:n])
     return total / len(chosen)
@@ -87,7 +87,7 @@ def validation_split(store: Store) -> Split:
 def evaluate(net: Net | ColumnNet, store: Store, split: Split, recipe: Recipe, *, which: str = "centre", limit: int | None = None,
              progress: Callable[[int, int], None] | None = None, collect: list | None = None,
              mean: np.ndarray | None = None) -> Metrics:
-    """Top-1 and top-5 error of `split`; `limit` batches at most.  `collect` receives each batch's probabilities.
+    """Top-1 and top-5 error of `split`; `limit` batches at most.  `collect` receives each batch's probabilities, (n, K) float32.
 
     Of several processes each takes an equal part of the pictures (and collects of it alone); all get the sums.
 
@@ -102,10 +102,10 @@ def evaluate(net: Net | ColumnNet, store: Store, split: Split, recipe: Recipe, *
     for start in range(first, stop, net.batch):
         indices = np.arange(start, min(start + net.batch, stop))
         labels = split.labels[indices]
-        p = probabilities(net, split.read(indices), means, recipe, which)
+        p = probabilities(net, split.read(indices), means, recipe, which).astype(np.float32)      # as files keep them: one ranking
         right1 += credit(p, labels, 1, recipe.ties).sum()
         right5 += credit(p, labels, 5, recipe.ties).sum()
-        loss -= np.log(np.maximum(p[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)).sum()
+        loss -= np.log(np.maximum(p[np.arange(len(labels)), labels].astype(np.float64), np.finfo(np.float32).tiny)).sum()
         if collect is not None:
             collect.append(p)
         if progress:

@@ -70,14 +70,14 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, positions, pictures,
     flips = (mirror >> np.uint32(31)).astype(bool) & augmentation.flips
     noisy = augmentation.colour_std > 0 and (augmentation.colour_until is None or epoch < augmentation.colour_until)
     if not noisy:
-        return Draws(offsets, flips, np.zeros((n, 3), np.float32), 1.0)
+        return Draws(offsets, flips, np.zeros((n, 3), np.float32), augmentation.scale)
     words = philox(pictures, pictures >> 32, epoch, COLOUR_STREAM, seed)
     a0, a1 = normal(words[0], words[1])
     a2, _ = normal(words[2], words[3])
     directions = np.asarray(colour_directions, np.float64) * augmentation.colour_std
     # Sums written out: a matrix product may add in another order for another n.
     noise = a0[:, None] * directions[:, 0] + a1[:, None] * directions[:, 1] + a2[:, None] * directions[:, 2]
-    return Draws(offsets, flips, noise.astype(np.float32), augmentation.noisy_scale)
+    return Draws(offsets, flips, noise.astype(np.float32), augmentation.scale * augmentation.noisy_scale)
 
 
 def _below(count: int, words: np.ndarray) -> np.ndarray:

@@ -45,10 +45,10 @@ class Batch:
         return len(self.labels)
 
     def at(self, view: View) -> Batch:
-        """The same pictures seen through a test view: no noise, scale 1."""
+        """The same pictures of a batch without augmentation, seen through a test view."""
         n = len(self)
         return replace(self, offsets=np.tile(np.array([[view.top, view.left]], np.int32), (n, 1)), flips=np.full(n, view.flip),
-                       noise=np.zeros((n, 3), np.float32), scale=1.0)
+                       noise=np.zeros((n, 3), np.float32))
 
 
 def share(n: int, rank: int, ranks: int) -> tuple[int, int]:
@@ -123,7 +123,8 @@ class Loader:
         pictures = self._range(index)
         n = len(pictures)
         return Batch(self.split.read(pictures, check=self.check), self.split.labels[pictures], pictures, np.zeros((n, 2), np.int32),
-                     np.zeros(n, bool), np.zeros((n, 3), np.float32), 1.0, self.augmentation.mean_at, 0, index, index * self.batch, 0, n)
+                     np.zeros(n, bool), np.zeros((n, 3), np.float32), self.augmentation.scale, self.augmentation.mean_at,
+                     0, index, index * self.batch, 0, n)
 
     def _ahead(self, make: Callable[[int], Batch], start: int) -> Iterator[Batch]:
         """make(start), make(start + 1), ... in order, computed ahead by threads that end with this generator, however it ends."""

@@ -31,6 +31,7 @@ class Augmentation:
     colour_std: float = 0.1
     colour_until: int | None = None
     noisy_scale: float = 1.0
+    scale: float = 1.0              # of the network's input, in training and at test: the paper reads pixels of 0 to 255 as they are
     mean_at: str = "crop"
     order: str = "shuffled"
 
