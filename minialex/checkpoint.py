@@ -119,16 +119,20 @@ def _free(folder: str | os.PathLike) -> str:
         return f"{folder} cannot be looked at"
 
 
-def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
+def load(path: str | os.PathLike, kind: str | None = None) -> tuple[dict[str, np.ndarray], dict]:
     """(arrays, state) of a checkpoint.  Every size is checked against the file's before memory is taken.
 
-    Raises CheckpointError for a file that is missing, truncated, damaged, not a checkpoint, or of a newer version.
+    kind : "kind" in the state of a file that is written by `save` too, but holds something else than a network
+
+    Raises CheckpointError for a file that is missing, truncated, damaged, not a checkpoint, of a newer version, or of another kind.
     """
     path = Path(path)
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             metadata, entries, start = _read_header(path, file, size)
+            if (found := metadata["state"].get("kind")) != kind:
+                raise CheckpointError(f"{path}: it holds {found or 'a network'}, not {kind or 'a network'}; give another file")
             return _read_arrays(path, file, size - start, metadata, entries)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such checkpoint; give a checkpoint-<step>.safetensors or the run's folder") from error

@@ -17,8 +17,10 @@ import numpy as np
 
 from . import checkpoint
 from .checkpoint import CheckpointError, SaveError
+from .data import Split, Store
 from .data.source import shown
 from .evaluate import Metrics, credit
+from .predict import Trained
 from .spec import MiniAlexError
 
 VERSION, KIND = 1, "predictions"
@@ -52,8 +54,6 @@ class Predictions:
     path: Path | None = None                    # the file it was read from
 
     def __post_init__(self):
-        for name in ("classes", "names", "devkit"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         if wrong := _wrong(self):
             raise PredictionsError(f"{self.title}: {wrong}; write the file again with minialex evaluate CHECKPOINT --save-predictions FILE")
 
@@ -92,6 +92,13 @@ def _wrong(p: Predictions) -> str | None:
     return None
 
 
+def of(model: Trained, store: Store, split: Split, p: np.ndarray, views: str) -> Predictions:
+    """The first len(p) pictures of `split` as `model` sees them: `p` is what `evaluate` collected, one behind the other."""
+    listed, devkit = store.manifest["splits"][split.name]["items"], tuple(c.devkit_id for c in store.classes)
+    return Predictions(p, split.labels[:len(p)], tuple(model.classes), tuple(model.names), devkit, store.fingerprint, split.name, listed,
+                       views, model.config.recipe, str(model.path), model.config.hash(), model.recipe.ties)
+
+
 _KEPT = tuple(f.name for f in fields(Predictions) if f.name not in ("probabilities", "labels", "path"))
 
 
@@ -115,18 +122,16 @@ def load(path: str | Path) -> Predictions:
         raise PredictionsError(f"{shown(path)}: {'that is a folder' if path.is_dir() else 'there is no such file'}; name a prediction "
                                "file, which minialex evaluate CHECKPOINT --save-predictions FILE writes")
     try:
-        arrays, state = checkpoint.load(path)
+        arrays, state = checkpoint.load(path, KIND)
     except CheckpointError as error:
         why = str(error).removeprefix(f"{path}: ").partition(";")[0]
         raise PredictionsError(f"{shown(path)}: no prediction file, or no longer one ({why}); {again}") from error
-    if state.get("kind") != KIND:
-        raise PredictionsError(f"{shown(path)} is no prediction file but of a network; minialex evaluate {shown(path)} "
-                               "--save-predictions FILE makes one from a checkpoint")
     if state.get("version") != VERSION:
         raise PredictionsError(f"{shown(path)}: predictions of format {state.get('version')}, but {VERSION} is known; update MiniAlex, or "
                                f"{again}")
     try:
-        return Predictions(arrays.get("probabilities"), arrays.get("labels"), path=path, **{name: state[name] for name in _KEPT})
+        kept = {name: state[name] for name in _KEPT} | {name: tuple(state[name]) for name in ("classes", "names", "devkit")}
+        return Predictions(arrays.get("probabilities"), arrays.get("labels"), path=path, **kept)
     except (KeyError, TypeError) as error:
         raise PredictionsError(f"{shown(path)}: it lacks or garbles a field ({error!r}); {again}") from error
 
@@ -181,18 +186,22 @@ def worst(predictions: Predictions, n: int) -> np.ndarray:
 
 def submission(predictions: Predictions) -> str:
     """The text that ILSVRC takes: a line for each picture in the split's order, its five best classes by ILSVRC2012_ID, best first."""
-    if None in predictions.devkit:
-        raise PredictionsError(f"{predictions.title}: class {shown(predictions.classes[predictions.devkit.index(None)])} has no "
-                               "ILSVRC2012_ID, which a submission is written in; prepare the pictures from the official archives with the "
-                               "devkit beside them, and evaluate again")
-    if predictions.listed != len(predictions):
-        raise PredictionsError(f"{predictions.title}: a submission needs a line for each of the {predictions.listed:,} pictures of the "
-                               f"split, but predictions are there for {len(predictions):,}; evaluate without --limit-batches, and see "
-                               "the store's audit.txt for pictures that cannot be read")
+    can_be_handed_in(predictions.title, predictions.classes, predictions.devkit, predictions.listed, len(predictions))
     numbers = np.array(predictions.devkit)
     parts = (predictions.probabilities[k:k + BLOCK] for k in range(0, len(predictions), BLOCK))
     best = (numbers[np.argsort(-part, axis=1, kind="stable")[:, :5]] for part in parts)
     return "".join(" ".join(map(str, line)) + "\n" for part in best for line in part.tolist())
+
+
+def can_be_handed_in(title: str, classes: Sequence[str], devkit: Sequence[int | None], listed: int, n: int) -> None:
+    """Refuses a submission without the devkit's numbers, or of n pictures where the split lists more."""
+    if None in devkit:
+        raise PredictionsError(f"{title}: class {shown(classes[devkit.index(None)])} has no ILSVRC2012_ID, by which a submission "
+                               "names it; prepare the pictures from the official archives with the devkit beside them, and evaluate again")
+    if listed != n:
+        raise PredictionsError(f"{title}: a submission needs a line for each of the {listed:,} pictures of the split, but there are "
+                               f"predictions of {n:,}; evaluate without --limit-batches, and see the store's audit.txt for pictures that "
+                               "cannot be read")
 
 
 def _labels(predictions: Predictions) -> np.ndarray:

@@ -4,42 +4,110 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from ..flags import machine_flags, output_flags, path, whole
+from ..spec import MiniAlexError
+
+SHOWN = 10                          # classes that --per-class - prints
 
 
 def main(options: argparse.Namespace) -> None:
     """Print the top-1 and top-5 error of a checkpoint on validation pictures."""
-    from .. import rundir
+    import numpy as np
+
+    from .. import predictions, rundir
     from ..data import locate, store_of
     from ..distributed import my_devices, world
     from ..evaluate import evaluate as run
     from ..evaluate import validation_split
     from ..predict import trained
     from ..progress import Progress
-    ranks, workers, batch = world(), options.workers or 2, options.batch or 128
+    asked = argparse.Namespace(**{"json": False, "ten_crops": False, "split": None, "ties": None, "save_predictions": None,
+                                  "per_class": None, "submission": None, "recipe": None} | vars(options))      # train -e has fewer flags
+    ranks, workers, batch = world(), asked.workers or 2, asked.batch or 128
     with ranks.together():
-        device = my_devices(options.device or "cpu", ranks.local_rank, ranks.local_size)
-        model = trained(options.checkpoint, device=device, batch=max(1, batch // ranks.size), workers=workers,
-                        expected=getattr(options, "recipe", None))
-    found = ranks.staged(lambda: locate(options.data or model.config.data))
+        check_files(asked, "save_predictions", "per_class", "submission")
+        device = my_devices(asked.device or "cpu", ranks.local_rank, ranks.local_size)
+        model = trained(asked.checkpoint, device=device, batch=max(1, batch // ranks.size), workers=workers, expected=asked.recipe)
+    found = ranks.staged(lambda: locate(asked.data or model.config.data))
     with ranks.together():
         rundir.same_classes(model.path, {"classes": model.classes}, found)
-    quiet, as_json = options.quiet or ranks.rank > 0, getattr(options, "json", False)
-    folder = options.store or (None if options.data else model.config.store)
-    store = ranks.staged(lambda: store_of(found, model.mean.shape[0], folder=folder, workers=workers, quiet=quiet or as_json))
-    which = "ten" if getattr(options, "ten_crops", False) else model.recipe.test_views
-    split = store.split(options.split) if getattr(options, "split", None) else validation_split(store)
-    progress = Progress(len(split), quiet=quiet or as_json)
-    metrics = run(model.net, store, split, model.recipe, which=which, limit=options.limit_batches, mean=model.mean,
+    quiet = asked.quiet or ranks.rank > 0
+    folder = asked.store or (None if asked.data else model.config.store)
+    store = ranks.staged(lambda: store_of(found, model.mean.shape[0], folder=folder, workers=workers, quiet=quiet or asked.json))
+    which = "ten" if asked.ten_crops else model.recipe.test_views
+    recipe = model.recipe.but(ties=asked.ties or model.recipe.ties)
+    with ranks.together():
+        split = store.split(asked.split) if asked.split else validation_split(store)
+        if asked.submission:
+            most = asked.limit_batches * model.net.batch * ranks.size if asked.limit_batches else len(split)
+            predictions.can_be_handed_in(str(store.path), model.classes, [c.devkit_id for c in store.classes],
+                                         store.manifest["splits"][split.name]["items"], min(len(split), most))
+    progress = Progress(len(split), quiet=quiet or asked.json)
+    kept = [] if asked.save_predictions or asked.per_class or asked.submission else None
+    metrics = run(model.net, store, split, recipe, which=which, limit=asked.limit_batches, mean=model.mean, collect=kept,
                   progress=lambda done, total: progress.update(done, f"evaluate {done}/{total}"))
     progress.close()
+    collected = None if kept is None else [part for parts in ranks.every(kept) for part in parts]
     if ranks.rank:
         return
-    if as_json:
-        print(json.dumps(metrics.as_dict() | {"checkpoint": str(model.path), "split": split.name, "views": which}))
-    else:
-        print(f"{model.path}: {which} view(s), {split.name} pictures: {metrics}")
+    result = metrics.as_dict() | {"checkpoint": str(model.path), "split": split.name, "views": which, "ties": recipe.ties}
+    lines = [f"{model.path}: {which} view(s), {split.name} pictures: {metrics}", *few(len(model.classes))]
+    if collected is not None:
+        made = predictions.of(model, store, split, np.concatenate(collected), which)
+        more, text = write(made, save=asked.save_predictions, per_class=asked.per_class, submission=asked.submission, ties=recipe.ties)
+        result, lines = result | more, lines + text
+    print(json.dumps(result) if asked.json else "\n".join(lines))
+
+
+def check_files(options: argparse.Namespace, *names: str) -> None:
+    """Refuses, before anything is computed, files that could not be written at its end."""
+    for name in names:
+        file, flag = getattr(options, name), "--" + name.replace("_", "-")
+        if file is None or (name == "per_class" and file == "-"):
+            continue
+        if not Path(file).absolute().parent.is_dir():
+            raise MiniAlexError(f"{flag} {file}: there is no folder {Path(file).absolute().parent}; make it first, or name another")
+        if Path(file).is_dir():
+            raise MiniAlexError(f"{flag} {file}: that is a folder; give the name of a file in it")
+
+
+def few(classes: int) -> list[str]:
+    """What the top-5 error of a data set of fewer than five classes means."""
+    return [f"there are {classes} classes, all of them among the five most probable: the top-5 error is 0"] if classes < 5 else []
+
+
+def write(made, *, save: str | None, per_class: str | None, submission: str | None, ties: str) -> tuple[dict, list[str]]:
+    """Writes the files asked for; what --json and the terminal say of them.  `made` are Predictions; per_class "-" prints the worst."""
+    from .. import predictions
+    from ..files import write as to_file
+    result, lines = {}, []
+    if save:
+        predictions.save(made, save)
+        result["predictions"], lines = save, [*lines, f"predictions: {save}"]
+    if submission:
+        to_file(submission, predictions.submission(made))
+        result["submission"], lines = submission, [*lines, f"submission: {submission}, {len(made):,} lines"]
+    if per_class:
+        rows = predictions.per_class(made, ties)
+        result["per_class"] = [{name: None if value != value else value for name, value in row._asdict().items()} for row in rows]
+        if per_class == "-":
+            lines += worst_classes([row for row in rows if row.pictures])
+        else:
+            to_file(per_class, predictions.table(rows))
+            lines.append(f"errors of each class: {per_class}")
+    return result, lines
+
+
+def worst_classes(rows: list) -> list[str]:
+    """The first rows of the table as lines of text."""
+    from ..data.source import shown
+    names = [shown(row.name) for row in rows[:SHOWN]]
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  top-1 {row.top1:6.2f} %, top-5 {row.top5:6.2f} % of {row.pictures:,}"
+             for name, row in zip(names, rows, strict=False)]
+    return [f"the {len(names)} classes of the largest error among {len(rows)}:", *lines]
 
 
 def add(verbs) -> None:
@@ -54,6 +122,23 @@ def add(verbs) -> None:
                        help="average corners, centre and their mirror images: paper, section 4.1 (default: as the recipe validates)")
     group.add_argument("-b", "--batch-size", dest="batch", type=whole(1), metavar="N", help="pictures a pass (default: 128)")
     group.add_argument("--limit-batches", type=whole(1), metavar="N", help="at most N batches (default: all)")
+    ties_flag(group)
     machine_flags(p)
-    output_flags(p)
+    group = output_flags(p)
+    group.add_argument("--save-predictions", type=path, metavar="FILE",
+                       help="also write the probabilities, for minialex average (default: no file)")
+    judged_flags(group)
     p.set_defaults(run=main)
+
+
+def ties_flag(group) -> None:
+    group.add_argument("--ties", choices=("index", "fractional"), help="labels of equal probability: the first in the list ranks first, "
+                       "or credit is shared between them, as in the 2012 program (default: the recipe's)")
+
+
+def judged_flags(group) -> None:
+    """What both `evaluate` and `average` write."""
+    group.add_argument("--per-class", type=path, metavar="CSV",
+                       help=f"also write the errors of each class, the worst first; - prints the worst {SHOWN} (default: no file)")
+    group.add_argument("--submission", type=path, metavar="TXT",
+                       help="also write the five best classes of each picture as ILSVRC takes them, by ILSVRC2012_ID (default: no file)")
