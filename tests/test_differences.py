@@ -1,6 +1,7 @@
 """Claims of docs/PAPER_TO_CODE.md that no test of one layer decides: the paper against the 2012 program, or against a usual mistake."""
 
 import io
+import itertools
 import math
 
 import numpy as np
@@ -8,14 +9,15 @@ import pytest
 from PIL import Image
 
 from minialex import backends
+from minialex.bench.timeline import GTX580
 from minialex.data import View, decode, draw, views
 from minialex.evaluate import evaluate, probabilities
-from minialex.layers import Conv, Linear, MaxPool, ReLU, Run, Sigmoid, SoftmaxLoss, Tanh
+from minialex.layers import LRN, Conv, Dropout, Linear, MaxPool, ReLU, Run, Sigmoid, SoftmaxLoss, SpatialNorm, Tanh
 from minialex.memory import initial
 from minialex.net import Net
 from minialex.nets import recipe
 from minialex.nets.alexnet import BOTH, ILSVRC2010, alexnet
-from minialex.nets.table import rows
+from minialex.nets.table import rows, training_flop
 from minialex.optim import SGD, Schedule
 from minialex.spec import Shape
 
@@ -280,6 +282,99 @@ def test_flatten_order_of_fc6_on_imported_weights(oracle, rng):
 
     assert np.allclose(ours(theirs.reshape(3, 256, 6, 6).transpose(0, 2, 3, 1).reshape(3, -1)), want, rtol=1e-10)
     assert np.abs(ours(theirs) - want).max() > 1
+
+
+# --- sentences that belong to no single layer --------------------------------------------------------------------------------------
+
+def test_the_input_has_150528_dimensions_and_no_relu_stands_behind_fc8(cpu):
+    """Figure 2; and a slip of section 3.5, "applied to the output of every convolutional and fully-connected layer": the softmax has to
+    see negative numbers, or half the classes of a fresh net would share one probability."""
+    assert all(recipe(name).input.size == 150_528 for name in NAMES)
+    for name in NAMES:
+        layers = recipe(name).build(1000)
+        assert len([layer for layer in layers if isinstance(layer, ReLU)]) == 7 == len([x for x in layers if hasattr(x, "std")]) - 1
+        assert [type(layer) for layer in layers[-2:]] == [Linear, SoftmaxLoss]
+    net = small_net(cpu, "paper")
+    run(net)
+    logits = net.activation("fc8")[0].reshape(4, 10)
+    assert (logits < 0).any() and np.allclose(net.probabilities, softmax(logits.astype(float)), atol=1e-6)
+
+
+def test_five_to_six_days_are_a_third_of_what_two_gtx_580_can():
+    """Section 5: 90 cycles through 1.2 million pictures.  At full arithmetic speed of both cards they would have been under two days."""
+    work = training_flop(rows(recipe("paper").build(1000), recipe("paper").input)) * 1_281_167 * 90
+    days = work / (2 * GTX580.flop) / 86_400
+    assert work == pytest.approx(4.77e17, rel=0.01) and 1.7 < days < 1.8 and 0.29 < days / 5.5 < 0.35
+
+
+def test_a_relu_learns_as_long_as_one_picture_makes_it_positive(ops):
+    """Section 3.3: "if at least some training examples produce a positive input to a ReLU, learning will happen in that neuron", and no
+    normalisation is needed against saturation: a thousand times the input is a thousand times the gradient.  A tanh is flat by then."""
+    w = np.float32([[1, 1], [1, -1], [-1, -1]])                     # of pictures (1, 0) and (0, 2): positive for both, one, none
+    gradients = {}
+    for unit, scale in ((ReLU, 1), (ReLU, 1000), (Tanh, 1000)):
+        x = scale * np.float32([[1, 0], [0, 2]]).reshape(1, 2, 1, 1, 2)
+        fc, act, ones = Linear("fc", 3), unit("unit"), np.ones((1, 2, 1, 1, 3), np.float32)
+        z, y, dz = (np.empty_like(ones) for _ in range(3))
+        own = Run(params={"w": w, "b": np.zeros(3, np.float32)}, grads={"w": np.empty_like(w), "b": np.empty(3, np.float32)})
+        fc.fprop(ops, x, z, own)
+        act.fprop(ops, z, y, own)
+        act.bprop(ops, z, y, ones, dz, own)
+        fc.bprop(ops, x, z, dz, None, own)
+        gradients[unit, scale] = own.grads["w"]
+    assert gradients[ReLU, 1].tolist() == [[1, 2], [1, 0], [0, 0]]
+    assert np.array_equal(gradients[ReLU, 1000], 1000 * gradients[ReLU, 1]) and not gradients[Tanh, 1000].any()
+
+
+def test_lrn_inhibits_neighbours_and_takes_no_mean_away(ops):
+    """Section 3.3: "lateral inhibition", and "brightness normalization": unlike contrast normalisation it subtracts no mean, so that
+    maps that are all alike stay above zero."""
+    def normalised(values):
+        x = np.float32(values).reshape(1, 1, 1, 1, -1)
+        y = ops.empty(x.shape)
+        LRN("norm", alpha=1.0).fprop(ops, x, y, Run())
+        return np.asarray(y).reshape(-1)
+
+    alike, louder = normalised([1] * 7), normalised([1, 1, 1, 5, 1, 1, 1])
+    assert alike == pytest.approx([1 / 5**0.75, 1 / 6**0.75, *[1 / 7**0.75] * 3, 1 / 6**0.75, 1 / 5**0.75], rel=1e-5)
+    assert (louder < alike).tolist() == [False, True, True, False, True, True, False]       # two maps to each side; itself has grown
+    assert np.array_equal(normalised([-3, 1, 2]), -normalised([3, -1, -2]))
+
+
+def test_halved_outputs_are_the_geometric_mean_of_all_thinned_networks(oracle, rng):
+    """Section 4.2: "a reasonable approximation to taking the geometric mean of the predictive distributions".  With one layer behind the
+    dropout it is exact: all 64 networks of six hidden neurons, against one pass at test time.  Their plain mean is another thing."""
+    net = Net([Dropout("drop"), Linear("fc", 4, std=1.0), SoftmaxLoss("loss")], Shape(1, 1, 1, 6), 1, oracle, dtype="float64")
+    hidden, w = rng.normal(0, 2, 6), np.asarray(net.params["fc", "w"])
+    net.input()[...] = hidden.reshape(1, 1, 1, 1, 6)
+    net.fprop()
+    p = softmax(np.array([(mask * hidden) @ w.T for mask in itertools.product((0, 1), repeat=6)]))
+    geometric = np.exp(np.log(p).mean(0))
+    assert np.abs(net.probabilities[0] - geometric / geometric.sum()).max() < 1e-12
+    assert np.abs(net.probabilities[0] - p.mean(0)).max() > 1e-3
+
+
+def test_dropped_neurons_take_no_part_in_bprop_and_each_step_thins_anew(cpu):
+    """Section 4.2.  A dropped neuron of fc6 has neither a gradient of its own weights nor of those that read it."""
+    net, masks = small_net(cpu, "paper"), []
+    for step in range(4):
+        run(net, training=True, step=step)
+        net.bprop()
+        masks.append(np.concatenate(list(net.activation("drop6")), axis=-1).reshape(4, -1) != 0)
+        for gradient in (net.grads["fc6", "w"], net.grads["fc7", "w"].T):
+            assert np.array_equal((gradient != 0).any(1), masks[-1].any(0))         # no gradient for those dropped in all four pictures
+    assert sum((~mask.any(0)).sum() for mask in masks) > 3 and len({mask.tobytes() for mask in masks}) == 4
+
+
+def test_figure_1_compares_units_and_nothing_regularises():
+    """Section 3.1: four layers, no regularisation of any kind; the two networks differ in their units alone."""
+    one, other = recipe("figure1"), recipe("figure1(unit='tanh')")
+    layers, twin = one.build(10), other.build(10)
+    assert len([layer for layer in layers if hasattr(layer, "std")]) == 4 and one.decay == other.decay == 0.0
+    assert not [layer for layer in layers if isinstance(layer, (Dropout, LRN, SpatialNorm))]
+    assert not (one.augmentation.crops or one.augmentation.flips or one.augmentation.colour_std)
+    pairs = [(a, b) for a, b in zip(layers, twin, strict=True) if a != b]
+    assert len(pairs) == 3 and all(type(a) is ReLU and type(b) is Tanh and a.name == b.name for a, b in pairs)
 
 
 # --- words ----------------------------------------------------------------------------------------------------------------------
