@@ -61,19 +61,20 @@ def cifar18(classes: int = 10, *, lrn: bool = True, unit: str = "relu", ties: st
     return [layer for layer in net if lrn or not isinstance(layer, SpatialNorm)]
 
 
-def figure1(classes: int = 10, *, unit: str = "relu", width: float = 1.0, input: int = 32) -> list[Layer]:
+def figure1(classes: int = 10, *, unit: str = "relu", width: float = 1.0, fan_in: bool = False,
+            input: int = 32) -> list[Layer]:
     """Four layers with weights and nothing that regularises: three convolutions of 5 x 5, each with its unit and a max pool, and fc10.
 
-    The paper names no network for figure 1; this is cifar18's without its norms.  First weights are N(0, 1/fan-in) for either
-    unit and the recipe divides pixels by 64, so that neither begins saturated or asleep, and no unit owes its rate to the size of the
-    pixels.  `width` multiplies the maps, `input` is the side of the picture.
+    The paper names no network for figure 1; this is cifar18's without its norms, with its first weights.  `fan_in` draws them from
+    N(0, 1/fan-in) instead, which with pixels of about one (scale=1/64) is how networks are begun since: the comparison of units
+    depends on it.  `width` multiplies the maps, `input` is the side of the picture.
     """
-    act, layers, fan_in, side = unit_of(unit), [], 3, input
-    for i, maps in enumerate((32, 32, 64), start=1):
-        K, std = max(1, round(maps * width)), (25 * fan_in) ** -0.5
-        layers += [Conv(f"conv{i}", K, 5, pad=2, std=std), act(f"relu{i}"), MaxPool(f"pool{i}", 3, 2)]
-        fan_in, side = K, -(-(side - 3) // 2) + 1
-    return [*layers, Linear("fc10", classes, std=(fan_in * side * side) ** -0.5), SoftmaxLoss("loss")]
+    act, layers, C, side = unit_of(unit), [], 3, input
+    for i, (maps, std) in enumerate(((32, 1e-4), (32, 0.01), (64, 0.01)), start=1):
+        K = max(1, round(maps * width))
+        layers += [Conv(f"conv{i}", K, 5, pad=2, std=(25 * C) ** -0.5 if fan_in else std), act(f"relu{i}"), MaxPool(f"pool{i}", 3, 2)]
+        C, side = K, -(-(side - 3) // 2) + 1
+    return [*layers, Linear("fc10", classes, std=(C * side * side) ** -0.5 if fan_in else 0.01), SoftmaxLoss("loss")]
 
 
 _TRAINING = dict(record=32, classes=10, rate=0.001, decay=DECAY)
@@ -93,7 +94,7 @@ CIFAR18 = Recipe(
     augmentation=Augmentation(crops=False, flips=False, colour_std=0.0), **_TRAINING,
     differs=("rates of .001 and .002, decay .004 and 1 in fc10, whole pictures without crops or flips: as in cuda-convnet's example file",))
 FIGURE1 = Recipe(
-    "figure1", "CIFAR-10, four layers without regularisation (figure 1)", figure1, crop=32, record=32, classes=10, epochs=40,
-    schedule=Constant(), decay=0.0, augmentation=Augmentation(crops=False, flips=False, colour_std=0.0, scale=1 / 64),
-    differs=("the paper names no network for figure 1: this is cifar18 without its norms, first weights N(0, 1/fan-in), pixels over 64",
+    "figure1", "CIFAR-10, four layers without regularisation (figure 1)", figure1, crop=32, record=32, classes=10, rate=0.001, epochs=40,
+    schedule=Constant(), decay=0.0, augmentation=Augmentation(crops=False, flips=False, colour_std=0.0),
+    differs=("the paper names no network for figure 1: this is cifar18 without its norms",
              "no weight decay, no crops, no flips, no colour noise"))
