@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from dataclasses import fields, is_dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from minialex.cli import build_parser
 from minialex.nets import RECIPES, recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,8 +37,20 @@ def defined(body: list[ast.stmt]) -> dict[str, ast.stmt]:
     return names
 
 
+def understood(command: str) -> bool:
+    """Whether the program has this verb, and the verb these flags."""
+    _, verb, *words = command.split()
+    verbs = next(action.choices for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    if verb not in verbs:
+        return False
+    known = verbs[verb]._option_string_actions
+    return all(word in known for word in words if word.startswith("-"))
+
+
 def there(word: str) -> bool:
-    """A file, `file::name`, `file::Class.attribute`, `file::function(argument)`, the last two also short, or a recipe."""
+    """A file, `file::name`, `file::Class.attribute`, `file::function(argument)`, the last two also short, a recipe, or a command."""
+    if word.startswith("minialex "):
+        return understood(word)
     path, _, name = word.partition("::")
     owner = re.match(r"\w+", word)
     if not name and "/" not in word and owner and owner[0] in SHORT and owner[0] != word:
@@ -80,14 +94,15 @@ def test_every_name_on_the_page_is_there():
     "tests/test_nets.py::test_nothing", "tests/test_nowhere.py::test_neurons", "tests/test_nowhere.py", "minialex/layers/nowhere.py",
     "minialex/layers/lrn.py::Lrn", "minialex/layers/lrn.py::LRN.gamma", "minialex/layers/lrn.py::LRN(n)", "alexnet(order3)",
     "minialex/nets/alexnet.py::alexnet(nothing)", "Recipe.nothing", "Augmentation.schedule", "paper2013", "alexnet", "layers",
-    "minialex/layers", "tests/test_nets.py::test_neurons()", "tests/test_nets.py::", ""])
+    "minialex/layers", "minialex tarin", "minialex train --inti", "tests/test_nets.py::test_neurons()", "tests/test_nets.py::", ""])
 def test_what_is_not_there_is_found(word):
     assert missing(f"see `{word}` and `tests/test_nets.py::test_neurons`, `LRN` is no word either") == [word, "LRN"]
 
 
 def test_what_is_there_is_accepted():
     assert missing("`paper` `alexnet(order1)` `Recipe.ties` `minialex/layers/lrn.py::LRN.divide_by_n` `minialex/nets/alexnet.py::BOTH` "
-                   "`minialex/nets/recipe.py` `minialex/optim.py::SGD.step` `minialex/nets/alexnet.py::alexnet(bias)`") == []
+                   "`minialex/nets/recipe.py` `minialex/optim.py::SGD.step` `minialex/nets/alexnet.py::alexnet(bias)` "
+                   "`minialex train DATA --init RUN -b 32`") == []
 
 
 def test_every_row_has_its_tests():
