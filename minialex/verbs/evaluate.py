@@ -82,21 +82,22 @@ def write(made, *, save: str | None, per_class: str | None, submission: str | No
     """Writes the files asked for; what --json and the terminal say of them.  `made` are Predictions; per_class "-" prints the worst."""
     from .. import predictions
     from ..files import write as to_file
+    text = predictions.submission(made) if submission else ""           # what refuses comes before what writes
+    rows = predictions.per_class(made, ties) if per_class else []
     result, lines = {}, []
     if save:
         predictions.save(made, save)
         result["predictions"], lines = save, [*lines, f"predictions: {save}"]
     if submission:
-        to_file(submission, predictions.submission(made))
+        to_file(submission, text)
         result["submission"], lines = submission, [*lines, f"submission: {submission}, {len(made):,} lines"]
     if per_class:
-        rows = predictions.per_class(made, ties)
         result["per_class"] = [{name: None if value != value else value for name, value in row._asdict().items()} for row in rows]
-        if per_class == "-":
-            lines += worst_classes([row for row in rows if row.pictures])
-        else:
-            to_file(per_class, predictions.table(rows))
-            lines.append(f"errors of each class: {per_class}")
+    if per_class == "-":
+        lines += worst_classes([row for row in rows if row.pictures])
+    elif per_class:
+        to_file(per_class, predictions.table(rows))
+        lines.append(f"errors of each class: {per_class}")
     return result, lines
 
 
