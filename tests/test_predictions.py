@@ -57,6 +57,11 @@ def drawn(seed: int, noise: float, n: int = 300, K: int = 7, sure: float = 1.5) 
     return made(p / p.sum(1, keepdims=True), labels, tuple(f"k{k}" for k in range(K)), checkpoint=f"{seed}")
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+
+
 # -------------------------------------------------------------------------------------------------------------------------- averaging
 
 
