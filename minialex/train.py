@@ -44,9 +44,10 @@ class Trainer:
     Under a launcher of several processes each learns from its share of every batch (distributed.py); rank 0 alone writes.
     """
 
-    def __init__(self, asked: dict, *, resume: str | None = None, quiet: bool = False, checkpoint_minutes: float = 10.0):
+    def __init__(self, asked: dict, *, resume: str | None = None, quiet: bool = False, checkpoint_minutes: float = 10.0,
+                 pictures: bool = True):
         self.world, self.checkpoint_seconds = distributed.world(), checkpoint_minutes * 60
-        self.quiet = quiet or self.world.rank > 0
+        self.quiet, self.pictures = quiet or self.world.rank > 0, pictures and self.world.rank == 0
         with self.world.together():
             arrays, state, path = self._configure(dict(asked), resume)
         self.world.compare(self.config.as_dict() | {"version": __version__, "step": state and state["step"]}, but=ELSEWHERE)
@@ -327,7 +328,7 @@ class Trainer:
         self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
         self.save(best=improved)
         title = f"{recipe.name} on {self.config.data or 'the embedded pictures'}"
-        if self.world.rank == 0:
+        if self.pictures:
             figures.curves(self.journal.epochs(), self.folder / "curves.png", title=title)
         return metrics
 
@@ -375,7 +376,7 @@ class Trainer:
     def _finish(self) -> None:
         self.say(f"best validation top-1 error {self.best:.2f} %" if self.best is not None else "nothing to do")
         first = next((k for k in self.net.params if k[1] == "w" and len(self.net.params.specs[k].shape) == 4), None)
-        if first and self.best is not None and self.world.rank == 0:
+        if first and self.best is not None and self.pictures:
             figures.filters(self.net.params.numpy(first), self.folder / "filters.png", columns=self.net.shapes[1].columns)
             figures.predictions(self._examples(), self.folder / "predictions.png")
             self.say(f"pictures: {self.folder}/curves.png, filters.png, predictions.png")
