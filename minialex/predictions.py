@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +18,9 @@ import numpy as np
 from . import checkpoint
 from .checkpoint import CheckpointError, SaveError
 from .data import Split, Store
+from .data.bare import Bare
 from .data.source import shown
-from .evaluate import Metrics, credit
+from .evaluate import Metrics, credit, on_each, probabilities
 from .predict import Trained
 from .spec import MiniAlexError
 
@@ -94,9 +95,25 @@ def _wrong(p: Predictions) -> str | None:
 
 def of(model: Trained, store: Store, split: Split, p: np.ndarray, views: str) -> Predictions:
     """The first len(p) pictures of `split` as `model` sees them: `p` is what `evaluate` collected, one behind the other."""
-    listed, devkit = store.manifest["splits"][split.name]["items"], tuple(c.devkit_id for c in store.classes)
-    return Predictions(p, split.labels[:len(p)], tuple(model.classes), tuple(model.names), devkit, store.fingerprint, split.name, listed,
-                       views, model.config.recipe, str(model.path), model.config.hash(), model.recipe.ties)
+    devkit = tuple(c.devkit_id for c in store.classes)
+    return _by(model, views, probabilities=p, labels=split.labels[:len(p)], devkit=devkit, fingerprint=store.fingerprint, split=split.name,
+               listed=store.manifest["splits"][split.name]["items"])
+
+
+def of_bare(model: Trained, pictures: Bare, views: str, devkit: Sequence[int | None] | None = None, *, workers: int = 2,
+            progress: Callable[[int, int], None] = lambda done, total: None) -> Predictions:
+    """What `model` says of pictures without labels; `devkit` as in `Predictions`."""
+    means, parts, done = on_each(model.net, model.mean), [], 0
+    for images in pictures.batches(model.net.batch, model.mean.shape[0], workers):
+        parts.append(probabilities(model.net, images, means, model.recipe, views).astype(np.float32))
+        progress(done := done + len(images), len(pictures))
+    return _by(model, views, probabilities=np.concatenate(parts), labels=None, devkit=tuple(devkit or [None] * len(model.classes)),
+               fingerprint=pictures.fingerprint(), split="unlabelled", listed=len(pictures))
+
+
+def _by(model: Trained, views: str, **pictures) -> Predictions:
+    return Predictions(classes=tuple(model.classes), names=tuple(model.names), views=views, recipe=model.config.recipe,
+                       checkpoint=str(model.path), config=model.config.hash(), ties=model.recipe.ties, **pictures)
 
 
 _KEPT = tuple(f.name for f in fields(Predictions) if f.name not in ("probabilities", "labels", "path"))
@@ -242,7 +259,8 @@ def search(several: Sequence[Predictions], trace: list | None = None) -> np.ndar
 
     Expectation maximisation from equal coefficients: each becomes the mean over the pictures of the share it has in the probability
     of the label.  The loss is convex in the coefficients and never rises from step to step, so nothing depends on luck; the steps end
-    where the gradient proves the loss to be within GAP of the least there is.  `trace` receives the loss of each step.
+    where the gradient proves the loss to be within GAP of the least there is, or after STEPS (networks that say nearly the same).
+    `trace` receives the loss of each step.
     """
     _same(several)
     own = np.stack([_own(one) for one in several])             # (m, n)

@@ -37,7 +37,8 @@ def main(options: argparse.Namespace) -> None:
     if made.labels is None and not (options.out or options.submission):
         raise MiniAlexError(f"{made.title}: the pictures have no labels, so there is no error to print; give --out or --submission")
     ties = options.ties or made.ties
-    result = {"coefficients": coefficients, "ties": ties, "split": made.split, "views": made.views, "files": []}
+    result = {"coefficients": coefficients, "ties": ties, "split": made.split, "views": made.views, "classes": len(made.classes),
+              "files": []}
     lines = []
     for name, one, share in zip(options.files, several, coefficients, strict=True):
         judged = None if one.labels is None else one.metrics(ties)

@@ -23,20 +23,25 @@ def main(options: argparse.Namespace) -> None:
     from ..evaluate import validation_split
     from ..predict import trained
     from ..progress import Progress
-    asked = argparse.Namespace(**{"json": False, "ten_crops": False, "split": None, "ties": None, "save_predictions": None,
-                                  "per_class": None, "submission": None, "recipe": None} | vars(options))      # train -e has fewer flags
+    fewer = ("json", "ten_crops", "split", "ties", "save_predictions", "per_class", "submission", "unlabelled", "recipe")    # for train -e
+    asked = argparse.Namespace(**dict.fromkeys(fewer) | vars(options))
     ranks, workers, batch = world(), asked.workers or 2, asked.batch or 128
     with ranks.together():
         check_files(asked, "save_predictions", "per_class", "submission")
+        check_unlabelled(asked, ranks.size)
         device = my_devices(asked.device or "cpu", ranks.local_rank, ranks.local_size)
         model = trained(asked.checkpoint, device=device, batch=max(1, batch // ranks.size), workers=workers, expected=asked.recipe)
+    which = "ten" if asked.ten_crops else model.recipe.test_views
+    if asked.unlabelled and not (asked.data or asked.submission):
+        return unlabelled(asked, model, None, which)
     found = ranks.staged(lambda: locate(asked.data or model.config.data))
     with ranks.together():
         rundir.same_classes(model.path, {"classes": model.classes}, found)
+    if asked.unlabelled:
+        return unlabelled(asked, model, [c.devkit_id for c in found.classes], which)
     quiet = asked.quiet or ranks.rank > 0
     folder = asked.store or (None if asked.data else model.config.store)
     store = ranks.staged(lambda: store_of(found, model.mean.shape[0], folder=folder, workers=workers, quiet=quiet or asked.json))
-    which = "ten" if asked.ten_crops else model.recipe.test_views
     recipe = model.recipe.but(ties=asked.ties or model.recipe.ties)
     with ranks.together():
         split = store.split(asked.split) if asked.split else validation_split(store)
@@ -52,13 +57,45 @@ def main(options: argparse.Namespace) -> None:
     collected = None if kept is None else [part for parts in ranks.every(kept) for part in parts]
     if ranks.rank:
         return
-    result = metrics.as_dict() | {"checkpoint": str(model.path), "split": split.name, "views": which, "ties": recipe.ties}
+    result = metrics.as_dict() | {"checkpoint": str(model.path), "split": split.name, "views": which, "ties": recipe.ties,
+                                   "classes": len(model.classes)}
     lines = [f"{model.path}: {which} view(s), {split.name} pictures: {metrics}", *few(len(model.classes))]
     if collected is not None:
         made = predictions.of(model, store, split, np.concatenate(collected), which)
         more, text = write(made, save=asked.save_predictions, per_class=asked.per_class, submission=asked.submission, ties=recipe.ties)
         result, lines = result | more, lines + text
     print(json.dumps(result) if asked.json else "\n".join(lines))
+
+
+def check_unlabelled(options: argparse.Namespace, ranks: int) -> None:
+    """Refuses what means nothing where nobody knows what is right."""
+    if not options.unlabelled:
+        return
+    for name in ("per_class", "split", "ties", "limit_batches", "store"):
+        if getattr(options, name) is not None:
+            raise MiniAlexError(f"--unlabelled goes without --{name.replace('_', '-')}: all pictures are looked at, and none is judged")
+    if not (options.save_predictions or options.submission):
+        raise MiniAlexError("--unlabelled prints no error, for nobody says what is right: add --save-predictions or --submission")
+    if ranks > 1:
+        raise MiniAlexError("--unlabelled runs in one process: start it without mpiexec")
+
+
+def unlabelled(options: argparse.Namespace, model, devkit: list | None, which: str) -> None:
+    """Writes what the model says of pictures without labels."""
+    from .. import predictions
+    from ..data.bare import Bare
+    from ..progress import Progress
+    pictures = Bare(options.unlabelled)
+    if options.submission:
+        predictions.can_be_handed_in(options.data or model.config.data, model.classes, devkit, len(pictures), len(pictures))
+    progress = Progress(len(pictures), quiet=options.quiet or options.json)
+    made = predictions.of_bare(model, pictures, which, devkit, workers=options.workers or 2,
+                               progress=lambda done, total: progress.update(done, f"evaluate {done}/{total}"))
+    progress.close()
+    result, lines = write(made, save=options.save_predictions, per_class=None, submission=options.submission, ties=made.ties)
+    result = {"images": len(made), "checkpoint": str(model.path), "split": made.split, "views": which} | result
+    lines = [f"{model.path}: {which} view(s), {len(made):,} pictures without labels", *lines]
+    print(json.dumps(result) if options.json else "\n".join(lines))
 
 
 def check_files(options: argparse.Namespace, *names: str) -> None:
@@ -117,6 +154,8 @@ def add(verbs) -> None:
     group.add_argument("checkpoint", type=path, metavar="CHECKPOINT", help="a checkpoint file or a run directory (its best checkpoint)")
     group.add_argument("data", nargs="?", type=path, metavar="DATA", help="as for train (default: what the checkpoint was trained on)")
     group.add_argument("--split", choices=("train", "val", "test"), help="which pictures (default: val, or test where there is none)")
+    group.add_argument("--unlabelled", type=path, metavar="PICTURES", help="predict the pictures in this folder or tar, in the order of "
+                       "their names; DATA then only tells ILSVRC2012_IDs for --submission (default: pictures with labels)")
     group.add_argument("--store", type=path, metavar="DIR", help="where DATA is prepared to (default: stores/NAME-FINGERPRINT-SIZE)")
     group = p.add_argument_group("how")
     group.add_argument("--ten-crops", action="store_true",
