@@ -131,9 +131,7 @@ class Trainer:
         self.means = on_each(self.net, self.store.mean)
         shares = np.bincount(self.split.labels, minlength=classes) / len(self.split)
         self.chance_loss = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-        self.steps_per_epoch = len(self.loader)
-        if config.limit_batches:
-            self.steps_per_epoch = min(self.steps_per_epoch, config.limit_batches)
+        self.steps_per_epoch = min(len(self.loader), config.limit_batches or len(self.loader))
 
     def _continue(self, arrays: dict[str, np.ndarray], state: dict) -> None:
         shapes = {prefix + ".".join(key): spec.shape for key, spec in self.net.params.specs.items() for prefix in ("w/", "v/")}
