@@ -6,9 +6,9 @@ import sys
 
 from . import __version__
 from .flags import Parser, guarded
-from .verbs import average, check_grads, doctor, evaluate, plan, predict, prepare, train
+from .verbs import average, check_grads, doctor, evaluate, plan, predict, prepare, reproduce, train
 
-VERBS = (train, evaluate, average, predict, prepare, plan, check_grads, doctor)      # in the order of --help
+VERBS = (train, evaluate, average, predict, prepare, plan, reproduce, check_grads, doctor)      # in the order of --help
 
 
 def build_parser() -> Parser:

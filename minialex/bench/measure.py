@@ -82,7 +82,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the package's own folder, "-dirty" where files of it differ; None outside a repository."""
     folder = Path(__file__).resolve().parent
     try:
@@ -94,7 +94,7 @@ def _commit() -> str | None:
     return name + ("-dirty" if changed else "")
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -106,9 +106,9 @@ def environment(ops, arguments: list[str], **versions: str) -> dict:
     """Where and how a result came about: everything needed to repeat it."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "command": " ".join(["python -m minialex.bench", *arguments]), "commit": _commit(),
+        "command": " ".join(["python -m minialex.bench", *arguments]), "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "processor": _processor(), "processors": processors,
+        "processor": processor(), "processors": processors,
         **({"devices": ops.kernels.devices()} if hasattr(ops, "kernels") else {}),
         "workers": ops.workers(), "load_average": [round(load, 2) for load in os.getloadavg()],
         "versions": {"python": platform.python_version(), "numpy": np.__version__, **versions},
