@@ -162,10 +162,12 @@ def test_no_devkit_is_said_before_anything_is_computed(place, tmp_path, capsys, 
     for entry in bare["classes"]:
         entry["devkit_id"] = None
     monkeypatch.setattr("minialex.evaluate.evaluate", lambda *args, **more: pytest.fail("it began to compute"))
+    monkeypatch.setattr(predictions, "of_bare", lambda *args, **more: pytest.fail("it began to compute"))
+    words = ("evaluate", place / "run0", "--submission", tmp_path / "s")
     try:
         manifest.write_text(json.dumps(bare))
-        words = ("evaluate", place / "run0", "--submission", tmp_path / "s")
-        refused(capsys, tmp_path, words, "has no ILSVRC2012_ID", "devkit beside them")
+        for more in ((), ("--unlabelled", place / "archives" / "ILSVRC2012_img_val.tar")):
+            refused(capsys, tmp_path, (*words, *more), "has no ILSVRC2012_ID", "devkit beside them")
     finally:
         manifest.write_text(text)
 
