@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +71,8 @@ def conduct(experiments: list[Experiment], lab: Lab, crew: Crew, say: Callable[[
     served()
     crew.carry_out(lambda: [run for one in pending for run in one.runs], served)
     if failures:
-        raise MiniAlexError(f"{len(failures)} of {len(experiments)} experiments failed, the others' results are in {lab.folder}: {failures[0]}")
+        raise MiniAlexError(f"{len(failures)} of {len(experiments)} experiments failed, the others' results are in {lab.folder}: "
+                            f"{failures[0]}")
     return results
 
 

@@ -59,7 +59,7 @@ def add(verbs) -> None:
     group = p.add_argument_group("pictures")
     group.add_argument("--data", type=path, metavar="DATA", help="photographs, as for train (default: the embedded pictures, at quick)")
     group.add_argument("--cifar", type=path, metavar="DATA", help="CIFAR-10 (default: the embedded pictures at 32 pixels, at quick)")
-    group.add_argument("--remark", default="", metavar="TEXT", help="what to say about these pictures beside every figure (default: nothing)")
+    group.add_argument("--remark", default="", metavar="TEXT", help="to say beside every figure about these pictures (default: nothing)")
     group = p.add_argument_group("machine")
     group.add_argument("--out", type=path, default="reproduction", metavar="DIR", help="results, runs, stores (default: reproduction)")
     group.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
