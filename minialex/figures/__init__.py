@@ -1,8 +1,9 @@
 """Pictures of a run.  matplotlib is imported inside the functions: it takes a second, and training does not need it until the end."""
 
+from .arms import arms
 from .curves import curves
-from .filters import filters
+from .filters import colourfulness, filters
 from .predictions import predictions
 from .timeline import timeline
 
-__all__ = ["curves", "filters", "predictions", "timeline"]
+__all__ = ["arms", "colourfulness", "curves", "filters", "predictions", "timeline"]

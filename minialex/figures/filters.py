@@ -22,6 +22,15 @@ def mosaic(w: np.ndarray, across: int, gap: int = 1) -> np.ndarray:
     return picture
 
 
+def colourfulness(w: np.ndarray, columns: int = 1) -> np.ndarray:
+    """Share of each kernel's energy that lies off the grey axis: w (K, R, S, 3) -> (columns, K / columns), 0 for a grey kernel, 1 for
+    one without brightness (paper, section 6.1: one column becomes colour-agnostic, the other colour-specific)."""
+    w = w.astype(np.float64)
+    whole = (w**2).sum(axis=(1, 2, 3))
+    grey = 3 * (w.mean(axis=3) ** 2).sum(axis=(1, 2))
+    return (1 - grey / np.where(whole > 0, whole, 1)).clip(0, 1).reshape(columns, -1)
+
+
 def filters(w: np.ndarray, path: str | Path, *, columns: int = 1) -> None:
     """Draws kernels w (K, R, S, 3); with two columns the first half above the second."""
     if w.shape[-1] != 3:

@@ -16,9 +16,14 @@ import numpy as np
 
 from .. import __version__
 from ..bench.measure import commit, processor
+from ..checkpoint import candidates
 from ..data import DataError, Store, is_store, locate, prepare, store_of
 from ..data.part import Part
-from .arms import Measured
+from ..evaluate import evaluate, validation_split
+from ..predict import Trained, trained
+from ..predictions import Predictions
+from ..predictions import of as predictions_of
+from .arms import Measured, Outcome
 from .result import Interval
 
 SCALES = ("quick", "cifar", "full")
@@ -33,6 +38,7 @@ class Lab:
     """scale      one of SCALES        folder   of results, runs and stores
     pictures      a user's photographs (a folder per class, archives, a store); None: the embedded ones, at quick
     cifar         CIFAR-10's binary batches, or a folder per class of it; None: the embedded pictures at 32 pixels, at quick
+    other         photographs of other classes, for pre-training at full; at quick half of the classes play that part
     remark        what to say about the pictures beside every figure ("a JPEG-75 copy")
     seeds         of an arm, instead of the experiment's own number
     """
@@ -41,8 +47,10 @@ class Lab:
     folder: Path
     pictures: str | None = None
     cifar: str | None = None
+    other: str | None = None
     remark: str = ""
     seeds: int | None = None
+    device: str = "cpu"
     quiet: bool = False
 
     @property
@@ -66,6 +74,14 @@ class Lab:
         if most_classes is not None and len(classes) > most_classes and "classes" not in part:
             part["classes"] = classes[:most_classes]
         return self._store(self.pictures, record, part)
+
+    def others(self, record: int) -> str:
+        """The store of the pictures to pre-train on at full."""
+        return self._store(self.other, record, {})
+
+    def halves(self, record: int) -> str:
+        """The whole store of photographs, each class dealt into two halves."""
+        return self._store(self.photographs(record), record, {"halves": True})
 
     def classes(self, store: str) -> list[str]:
         return [c.id for c in Store(store).classes]
@@ -118,8 +134,22 @@ class Lab:
 
 
 def paired(base: Measured, other: Measured, field: str, part: str = "validation") -> Interval:
-    """The difference other - base, seed by seed."""
-    return Interval.of(np.subtract(other.values(field, part), base.values(field, part)))
+    """The difference other - base, seed by seed; over the seeds both have, where one has more."""
+    n = min(len(base.outcomes), len(other.outcomes))
+    return Interval.of(np.subtract(other.values(field, part)[:n], base.values(field, part)[:n]))
+
+
+def network(outcome: Outcome, batch: int = 100) -> Trained:
+    """A run's last weights, as a network that can be asked."""
+    return trained(candidates(outcome.folder)[0], batch=batch)
+
+
+def predicted(outcome: Outcome, views: str = "centre") -> Predictions:
+    """What a run's network says of its validation pictures."""
+    model, store = network(outcome), Store(outcome.run.data)
+    split, found = validation_split(store), []
+    evaluate(model.net, store, split, model.recipe, which=views, collect=found, mean=model.mean)
+    return predictions_of(model, store, split, np.concatenate(found), views)
 
 
 def circumstances() -> dict:

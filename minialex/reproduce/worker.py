@@ -60,6 +60,7 @@ def main() -> None:
     folder = Path(order["asked"]["output_dir"])
     found = learn(order)
     files.write_json(folder / FINISHED, found)
+    (folder / "best").unlink(missing_ok=True)               # experiments judge the last weights, as the paper did
     for path in candidates(folder)[1:]:                     # newest first: one checkpoint is kept
         path.unlink()
 

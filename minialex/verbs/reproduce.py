@@ -33,7 +33,8 @@ def main(options: argparse.Namespace) -> None:
         raise MiniAlexError("say which experiment: minialex reproduce NAME, minialex reproduce all; minialex reproduce --list names them")
     chosen = experiments(options.names)
     folder = Path(options.out)
-    lab = Lab(options.scale, folder, options.data, options.cifar, options.remark, options.seeds, options.quiet)
+    lab = Lab(options.scale, folder, options.data, options.cifar, options.other, options.remark, options.seeds, options.device,
+              options.quiet)
     crew = Crew(folder / "runs", jobs=options.jobs or max(1, len(os.sched_getaffinity(0))), device=options.device, quiet=options.quiet)
     todo = []
     for one in chosen:
@@ -59,6 +60,8 @@ def add(verbs) -> None:
     group = p.add_argument_group("pictures")
     group.add_argument("--data", type=path, metavar="DATA", help="photographs, as for train (default: the embedded pictures, at quick)")
     group.add_argument("--cifar", type=path, metavar="DATA", help="CIFAR-10 (default: the embedded pictures at 32 pixels, at quick)")
+    group.add_argument("--other", type=path, metavar="DATA",
+                       help="photographs of other classes, to pre-train on at full (default: at quick half of the classes)")
     group.add_argument("--remark", default="", metavar="TEXT", help="to say beside every figure about these pictures (default: nothing)")
     group = p.add_argument_group("machine")
     group.add_argument("--out", type=path, default="reproduction", metavar="DIR", help="results, runs, stores (default: reproduction)")
