@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..spec import Interrupted, MiniAlexError
 from .arms import Arm, Measured, Run
 from .crew import Crew
-from .experiment import Experiment, Found, Steps
+from .experiment import Experiment, Steps
 from .lab import Lab, Missing
-from .result import Result, load
+from .result import Result
 
 
 @dataclass
@@ -89,15 +88,3 @@ def sentence(result: Result) -> str:
         gold = f" (paper {told.gold:g})" if isinstance(told.gold, float) else ""
         text += f"; {told.what} {one.mean:.3g}{spread} {told.unit}{gold}"
     return text + (f"; {result.verdict}" if result.verdict else "")
-
-
-def finished(folder: Path, experiment: Experiment, scale: str) -> Result | None:
-    """The result of an earlier command, where there is one that holds figures."""
-    path = folder / f"{experiment.name}-{scale}.json"
-    if not path.is_file():
-        return None
-    found = load(path)
-    return found if found.status != "not run" else None
-
-
-__all__ = ["Found", "conduct", "finished", "sentence"]

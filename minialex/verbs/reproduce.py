@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..flags import DEVICES, path, whole
 
-EXAMPLES = """Results (JSON and a picture each) are kept in the folder; what has been run is not run again, what was stopped goes on.
-`minialex report` gathers them into one page.
+EXAMPLES = """Each experiment leaves a result (JSON) and a picture in the folder.  Runs
+that have finished are not run again, those that were stopped go on; what
+they mean is judged anew.  `minialex report` gathers all into one page.
 
 minialex reproduce --list
 minialex reproduce all
@@ -20,7 +21,7 @@ minialex reproduce lrn pooling --data PICTURES --seeds 5"""
 def main(options: argparse.Namespace) -> None:
     """Run experiments of the paper, each with its figures beside the paper's."""
     from ..reproduce.catalogue import CATALOGUE, experiments
-    from ..reproduce.conduct import conduct, finished, sentence
+    from ..reproduce.conduct import conduct
     from ..reproduce.crew import Crew
     from ..reproduce.lab import Lab
     from ..spec import MiniAlexError
@@ -36,14 +37,7 @@ def main(options: argparse.Namespace) -> None:
     lab = Lab(options.scale, folder, options.data, options.cifar, options.other, options.remark, options.seeds, options.device,
               options.quiet)
     crew = Crew(folder / "runs", jobs=options.jobs or max(1, len(os.sched_getaffinity(0))), device=options.device, quiet=options.quiet)
-    todo = []
-    for one in chosen:
-        found = None if options.again else finished(folder, one, options.scale)
-        if found:
-            crew.progress.say(f"{sentence(found)} (of {found.date}; --again judges anew)")
-        else:
-            todo.append(one)
-    conduct(todo, lab, crew, crew.progress.say)
+    conduct(chosen, lab, crew, crew.progress.say)
     if not options.quiet:
         print(f"results: {folder}/NAME-{options.scale}.json and .png; minialex report {folder} makes the page")
 
@@ -56,7 +50,6 @@ def add(verbs) -> None:
     group.add_argument("--scale", choices=("quick", "cifar", "full"), default="quick",
                        help="quick: minutes on two cores; cifar: all of CIFAR-10; full: as the paper did, for a GPU (default: quick)")
     group.add_argument("--seeds", type=whole(1, 1000), metavar="N", help="of every arm (default: 3 or 5 at quick, else 1)")
-    group.add_argument("--again", action="store_true", help="judge anew what has a result; finished runs are still kept (default: keep)")
     group = p.add_argument_group("pictures")
     group.add_argument("--data", type=path, metavar="DATA", help="photographs, as for train (default: the embedded pictures, at quick)")
     group.add_argument("--cifar", type=path, metavar="DATA", help="CIFAR-10 (default: the embedded pictures at 32 pixels, at quick)")
