@@ -13,6 +13,7 @@ import pytest
 
 from minialex.cli import build_parser
 from minialex.nets import RECIPES, recipe
+from minialex.reproduce.catalogue import CATALOGUE, ORDER
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "PAPER_TO_CODE.md"
@@ -38,13 +39,14 @@ def defined(body: list[ast.stmt]) -> dict[str, ast.stmt]:
 
 
 def understood(command: str) -> bool:
-    """Whether the program has this verb, and the verb these flags."""
+    """Whether the program has this verb, the verb these flags, and `reproduce` these experiments."""
     _, verb, *words = command.split()
     verbs = next(action.choices for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     if verb not in verbs:
         return False
     known = verbs[verb]._option_string_actions
-    return all(word in known for word in words if word.startswith("-"))
+    names = ORDER if verb == "reproduce" else words
+    return all(word in (known if word.startswith("-") else names) for word in words)
 
 
 def there(word: str) -> bool:
@@ -80,7 +82,7 @@ def table(heading: str) -> list[str]:
     return [line for line in part.splitlines() if line.startswith("|")][2:]
 
 
-FACTS, SLIPS = "What the paper says, and where it is", "Slips of the paper"
+FACTS, SLIPS, EXPERIMENTS = "What the paper says, and where it is", "Slips of the paper", "Experiments, each a command"
 DIFFERENCES, SUMMARIES = "Where the paper and the 2012 program differ", "What common summaries say, and the test that decides"
 
 
@@ -94,7 +96,8 @@ def test_every_name_on_the_page_is_there():
     "tests/test_nets.py::test_nothing", "tests/test_nowhere.py::test_neurons", "tests/test_nowhere.py", "minialex/layers/nowhere.py",
     "minialex/layers/lrn.py::Lrn", "minialex/layers/lrn.py::LRN.gamma", "minialex/layers/lrn.py::LRN(n)", "alexnet(order3)",
     "minialex/nets/alexnet.py::alexnet(nothing)", "Recipe.nothing", "Augmentation.schedule", "paper2013", "alexnet", "layers",
-    "minialex/layers", "minialex tarin", "minialex train --inti", "tests/test_nets.py::test_neurons()", "tests/test_nets.py::", ""])
+    "minialex/layers", "minialex tarin", "minialex train --inti", "minialex reproduce fig11",
+    "tests/test_nets.py::test_neurons()", "tests/test_nets.py::", ""])
 def test_what_is_not_there_is_found(word):
     assert missing(f"see `{word}` and `tests/test_nets.py::test_neurons`, `LRN` is no word either") == [word, "LRN"]
 
@@ -117,6 +120,14 @@ def test_every_row_has_its_tests():
             if heading == DIFFERENCES:
                 assert tests[0].startswith("tests/test_nets.py::test_row") and any("test_nets" not in test for test in tests), line
     assert sum("| no test: " in line for line in table(SUMMARIES)) == 2
+
+
+def test_every_experiment_is_named_with_its_section():
+    """In the catalogue's order."""
+    lines = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table(EXPERIMENTS)]
+    assert [command for _, _, command in lines] == [f"minialex reproduce {name}" for name in ORDER]
+    sections = {command.split()[-1]: section for section, _, command in lines}
+    assert {name: sections[name] for name in CATALOGUE} == {name: one.section for name, one in CATALOGUE.items()}
 
 
 def differing(paper, source, owner: str) -> set[str]:
