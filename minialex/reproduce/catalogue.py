@@ -9,7 +9,7 @@ from . import ablations, cifar_nets, pictures, tables, two_gpu_time
 from .experiment import Experiment
 
 ORDER = ("fig1", "sigmoid", "table1", "table2", "onegpu", "two-gpu-time", "talkless", "bias1", "lrn", "pooling", "augmentation", "colour",
-         "dropout", "weight-decay", "depth", "fig3", "fig4-predictions", "fig4-retrieval", "codes", "imagenet2009", "pretrain-finetune",
+         "dropout", "weight-decay", "depth", "fig3", "fig4-predictions", "imagenet2009", "pretrain-finetune",
          "ensemble", "cifar13", "cifar11", "cifar18")
 
 _FOUND = {one.name: one for part in (ablations, cifar_nets, tables, pictures, two_gpu_time) for one in part.EXPERIMENTS}

@@ -31,6 +31,12 @@ class Hand(NamedTuple):
     process: subprocess.Popen
     errors: IO[bytes]
 
+    def close(self) -> None:
+        """Waits for its end, and gives back its pipe and file."""
+        self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
 
 class Crew:
     """`jobs` processes at a time, run folders below `folder`."""
@@ -93,8 +99,8 @@ class Crew:
                 hand.process.terminate()                        # it saves a checkpoint first
             for hand in hands.values():
                 hand.process.stdout.read()
-                hand.process.wait()
-                hand.errors.close()
+                hand.close()
+            selector.close()
             self.progress.close()
 
     def _todo(self, wanted: Sequence[Run], at_work: Sequence[Run]) -> list[Run]:
@@ -133,7 +139,7 @@ class Crew:
         status = hand.process.wait()
         hand.errors.seek(0)
         said = hand.errors.read().decode("utf-8", "replace").strip().splitlines()
-        hand.errors.close()
+        hand.close()
         if status or self.outcome(hand.run) is None:
             why = said[-1] if said else f"its process ended with status {status}"
             raise MiniAlexError(f"the run {hand.run.recipe}, seed {hand.run.seed}, in {self.folder_of(hand.run)} failed: {why}; "

@@ -136,7 +136,11 @@ class Lab:
 def paired(base: Measured, other: Measured, field: str, part: str = "validation") -> Interval:
     """The difference other - base, seed by seed; over the seeds both have, where one has more."""
     n = min(len(base.outcomes), len(other.outcomes))
-    return Interval.of(np.subtract(other.values(field, part)[:n], base.values(field, part)[:n]))
+    return paired_values(base.values(field, part)[:n], other.values(field, part)[:n])
+
+
+def paired_values(base: list[float], other: list[float]) -> Interval:
+    return Interval.of(np.subtract(other, base))
 
 
 def network(outcome: Outcome, batch: int = 100) -> Trained:
