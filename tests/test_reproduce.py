@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import finished, refused
+from conftest import load_or_skip
 
 from minialex.checkpoint import candidates, load
 from minialex.data import synthetic
 from minialex.nets import recipe
-from minialex.reproduce import ablations, cifar_nets, tables
+from minialex.reproduce import ablations, cifar_nets, tables, two_gpu_time
 from minialex.reproduce.arms import FINISHED, Arm, Measured, Outcome, Run, work
 from minialex.reproduce.catalogue import CATALOGUE, ORDER, experiments
 from minialex.reproduce.cifar_nets import best_rate, epochs_to
@@ -240,6 +241,15 @@ def test_an_ablation_from_the_command_line(archives, tmp_path, capsys, monkeypat
     levels = {row.what: row.measured.values for row in found.rows if row.measured}
     base, other = levels["top-1 error of the base network"], levels["top-1 error with pools of 2 every 2"]
     assert d1.measured.values == pytest.approx(np.subtract(other, base))
+
+
+def test_steps_of_two_networks_are_timed_in_turn():
+    asked = []
+    found = two_gpu_time.ratios(lambda: asked.append("one"), lambda: asked.append("other"), rounds=2, steps=3)
+    assert asked == (["one"] * 3 + ["other"] * 3) * 3 and len(found) == 2 and min(found) > 0
+    load_or_skip("emulated")
+    step = two_gpu_time.stepper("tiny", "emulated:0,emulated:1", batch=2)
+    assert 0 < step() < 10 and 0 < step() < 10
 
 
 def test_the_halves_of_table_2_share_no_class(lab, monkeypatch):
