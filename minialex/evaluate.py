@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from .column_net import ColumnNet
-from .data import Split, Store, views
+from .data import Split, Store, View, views
 from .data.loader import share
 from .distributed import world
 from .net import Net
@@ -61,19 +61,27 @@ def on_each(net: Net | ColumnNet, array: np.ndarray) -> list:
     return [ops.from_host(array) for ops in net.places]
 
 
+def seen(net: Net | ColumnNet, images: np.ndarray, means: list, recipe: Recipe, chosen: list[View]) -> Iterator[View]:
+    """Fills the net's inputs with each of the views `chosen` of up to net.batch pictures (n, H, W, 3) uint8 in turn, without noise."""
+    n = len(images)
+    held = list(zip(net.places, net.inputs(n), means, on_each(net, images), on_each(net, np.zeros((n, 3))), strict=True))
+    for view in chosen:
+        for ops, x, mean, pictures, noise in held:
+            ops.augment_fprop(pictures, mean, ops.from_host(np.tile(np.int32([view.top, view.left]), (n, 1))),
+                              ops.from_host(np.full(n, view.flip)), noise, x, mean_at=recipe.augmentation.mean_at,
+                              scale=recipe.augmentation.scale)
+        yield view
+
+
 def probabilities(net: Net | ColumnNet, images: np.ndarray, means: list, recipe: Recipe, which: str) -> np.ndarray:
     """Mean softmax output over the views of up to net.batch pictures; images (n, H, W, 3) uint8 -> (n, K) float64.
 
     means : the mean image on each place, of `on_each`
     """
     n = len(images)
-    held = list(zip(net.places, net.inputs(n), means, on_each(net, images), on_each(net, np.zeros((n, 3))), strict=True))
     chosen = views(images.shape[1], recipe.crop, which)
     total = np.zeros((n, net.classes))
-    for top, left, flip in chosen:
-        for ops, x, mean, pictures, noise in held:
-            ops.augment_fprop(pictures, mean, ops.from_host(np.tile(np.int32([top, left]), (n, 1))), ops.from_host(np.full(n, flip)),
-                              noise, x, mean_at=recipe.augmentation.mean_at, scale=recipe.augmentation.scale)
+    for _ in seen(net, images, means, recipe, chosen):
         net.fprop(n=n)
         total += net.ops.to_host(net.probabilities[:n])
     return total / len(chosen)

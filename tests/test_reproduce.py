@@ -56,7 +56,7 @@ def outcome(*errors: float, rate: float = 0.1, diverged: str | None = None) -> O
 
 # ---------------------------------------------------------------- the catalogue
 def test_every_experiment_of_the_paper_has_a_name():
-    assert list(CATALOGUE) == list(ORDER) and len(ORDER) == 23
+    assert list(CATALOGUE) == list(ORDER) and len(ORDER) == 25
     assert all(one.title and one.section and one.claim.endswith(".") for one in CATALOGUE.values())
     assert all(set(one.expected) <= set(one.rows) for one in CATALOGUE.values())
 
@@ -93,7 +93,7 @@ def test_the_names_are_told_and_a_wrong_one_is_answered_with_the_nearest(capsys,
     assert all(f"{name} " in listed for name in CATALOGUE)
     assert "did you mean pooling?" in refused(capsys, tmp_path, ["reproduce", "poling"])
     assert "minialex reproduce --list" in refused(capsys, tmp_path, ["reproduce"])
-    assert [one.name for one in experiments(["lrn", "fig1"])] == ["fig1", "lrn"] and len(experiments(["all"])) == 23
+    assert [one.name for one in experiments(["lrn", "fig1"])] == ["fig1", "lrn"] and len(experiments(["all"])) == 25
 
 
 # ---------------------------------------------------------------- judgements

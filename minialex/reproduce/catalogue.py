@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 
 from ..spec import MiniAlexError
-from . import ablations, cifar_nets, pictures, tables, two_gpu_time
+from . import ablations, cifar_nets, nearest, pictures, tables, two_gpu_time
 from .experiment import Experiment
 
 ORDER = ("fig1", "sigmoid", "table1", "table2", "onegpu", "two-gpu-time", "talkless", "bias1", "lrn", "pooling", "augmentation", "colour",
-         "dropout", "weight-decay", "depth", "fig3", "fig4-predictions", "imagenet2009", "pretrain-finetune",
+         "dropout", "weight-decay", "depth", "fig3", "fig4-predictions", "fig4-retrieval", "codes", "imagenet2009", "pretrain-finetune",
          "ensemble", "cifar13", "cifar11", "cifar18")
 
-_FOUND = {one.name: one for part in (ablations, cifar_nets, tables, pictures, two_gpu_time) for one in part.EXPERIMENTS}
+_FOUND = {one.name: one for part in (ablations, cifar_nets, tables, pictures, nearest, two_gpu_time) for one in part.EXPERIMENTS}
 CATALOGUE: dict[str, Experiment] = {name: _FOUND[name] for name in ORDER if name in _FOUND}
 
 
