@@ -6,9 +6,9 @@ import sys
 
 from . import __version__
 from .flags import Parser, guarded
-from .verbs import average, check_grads, doctor, evaluate, plan, predict, prepare, reproduce, train
+from .verbs import average, check_grads, doctor, evaluate, features, plan, predict, prepare, reproduce, retrieve, train
 
-VERBS = (train, evaluate, average, predict, prepare, plan, reproduce, check_grads, doctor)      # in the order of --help
+VERBS = (train, evaluate, average, predict, features, retrieve, reproduce, prepare, plan, check_grads, doctor)      # in the order of --help
 
 
 def build_parser() -> Parser:

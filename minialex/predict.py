@@ -64,16 +64,19 @@ Ranked = list[tuple[str, float]]            # (class name, probability), most pr
 
 def predict(model: Trained, pictures: list[Path], *, views: str = "centre", top: int = 5) -> list[tuple[np.ndarray, Ranked]]:
     """For each picture (its decoded pixels, the `top` most probable (name, probability))."""
-    record = model.mean.shape[0]
     results = []
     means = on_each(model.net, model.mean)
     for start in range(0, len(pictures), model.net.batch):
-        part = pictures[start:start + model.net.batch]
-        images = np.stack([decode(_bytes(Path(path)), record, shown(path))[0] for path in part])
+        images = pictures_of(model, pictures[start:start + model.net.batch])
         for image, p in zip(images, probabilities(model.net, images, means, model.recipe, views), strict=True):
             order = np.argsort(-p, kind="stable")[:top]
             results.append((image, [(model.names[k], float(p[k])) for k in order]))
     return results
+
+
+def pictures_of(model: Trained, paths: list[Path]) -> np.ndarray:
+    """Picture files decoded as the network's training pictures were, (n, record, record, 3) uint8.  Raises MiniAlexError by name."""
+    return np.stack([decode(_bytes(Path(path)), model.mean.shape[0], shown(path))[0] for path in paths])
 
 
 def _bytes(path: Path) -> bytes:

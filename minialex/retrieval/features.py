@@ -99,6 +99,19 @@ def _weights(model: Trained) -> str:
     return f"{total:08x}"
 
 
+def pictures_behind(index: FeatureFile) -> tuple[Split, np.ndarray]:
+    """The split a feature file was made from, and the store's mean image.  Raises FeatureError where the store is gone or another."""
+    try:
+        store = Store(index.metadata["store"])
+        if store.fingerprint != index.metadata["fingerprint"]:
+            raise MiniAlexError("it was prepared from other pictures since")
+        split = store.split(index.metadata["split"])
+    except MiniAlexError as error:
+        raise FeatureError(f"{shown(index.path)}: the pictures it was made from, the store {shown(index.metadata['store'])}, cannot be "
+                           f"shown ({error}); leave --figure out, or write the features again") from error
+    return split, store.mean
+
+
 @dataclass(frozen=True)
 class FeatureFile:
     """An open feature file: features (n, D) float32 through a memory map, labels (n,) int32, metadata as text."""

@@ -17,7 +17,7 @@ def main(options: argparse.Namespace) -> None:
     from ..predict import bars, trained
     from ..predict import predict as run
     if options.figure:
-        _check_figure(Path(options.figure))
+        check_figure(Path(options.figure))
     model = trained(options.checkpoint or rundir.newest("--checkpoint"), device=options.device, batch=options.batch,
                     workers=options.workers)
     results = run(model, [Path(p) for p in options.pictures], views="ten" if options.ten_crops else "centre", top=options.top)
@@ -41,7 +41,7 @@ def _mark() -> str:
         return "#"
 
 
-def _check_figure(figure: Path) -> None:
+def check_figure(figure: Path) -> None:
     if figure.suffix.lower() != ".png":
         raise MiniAlexError(f"--figure {figure}: only PNG is drawn; give a name that ends in .png")
     if not figure.absolute().parent.is_dir():
