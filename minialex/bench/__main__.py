@@ -25,6 +25,7 @@ ABOUT = """Measure MiniAlex on this machine.
   ops    every op and pass at the recipe's shapes, each compared with the float64 oracle before it is timed
   data   preparation and loading: pictures a second
   exchange   copies between the columns' devices, and steps on two devices beside one: --device cuda:0,cuda:1
+  retrieval  exact search among features beside the matrix product in it, and Hamming search of codes
   allreduce  the sum of a recipe's gradients over 2 and 4 processes, which it starts itself, beside a copy of memory
 
 Contenders take turns in one process, each from the same numbers; ratios are medians over rounds of (their time / MiniAlex's).
@@ -51,10 +52,15 @@ def _batches(text: str) -> list[int]:
     return sizes
 
 
+def _sizes(text: str) -> tuple[int, int, int]:
+    rows, queries, width = _batches(text)
+    return rows, queries, width
+
+
 def parser() -> Parser:
     result = Parser(prog="python -m minialex.bench", description=ABOUT, epilog=EXAMPLES)
-    result.add_argument("what", nargs="?", default="step", choices=("step", "ops", "data", "exchange", "allreduce", "memory"),
-                        metavar="step|ops|data|exchange|allreduce",
+    result.add_argument("what", nargs="?", default="step", choices=("step", "ops", "data", "exchange", "allreduce", "retrieval", "memory"),
+                        metavar="step|ops|data|exchange|allreduce|retrieval",
                         help="what to measure (default: step)")
     result.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
     result.add_argument("--recipe", default="paper", metavar="NAME", help=f"network: {', '.join(RECIPES)} (default: paper)")
@@ -70,6 +76,8 @@ def parser() -> Parser:
     result.add_argument("--malloc", default="tuned", choices=("tuned", "default"),
                         help="with --peer torch: keep freed memory in the process, which PyTorch on the CPU gains from, or leave the "
                         "allocator as a user finds it (default: tuned)")
+    result.add_argument("--sizes", type=_sizes, metavar="ROWS,QUERIES,WIDTH",
+                        help="`retrieval`: of the features (default: 200000,1000,4096)")
     result.add_argument("--rounds", type=int, default=7, metavar="R", help="timed rounds (default: 7)")
     result.add_argument("--workers", type=int, metavar="N", help="worker threads, and threads of the peers (default: all processors)")
     result.add_argument("--chart", metavar="FILE", help="`ops`: also a bar chart, PNG")
@@ -113,7 +121,7 @@ def _run(args, given: list[str]) -> int:
     versions, failed = {}, 0
     peers = {"none": (), "plain": ("plain",), "torch": ("torch", "plain")}[args.peer]
     peers = tuple(peer for peer in peers if peer == "torch" or backend in ("cpu", "reference"))
-    if "torch" in peers and args.what not in ("data", "allreduce"):
+    if "torch" in peers and args.what not in ("data", "allreduce", "retrieval"):
         if importlib.util.find_spec("torch") is None:
             raise MiniAlexError("--peer torch: PyTorch is not installed here; pip install torch, or use --peer plain")
         if args.malloc == "tuned" and backend != "cuda" and not all(os.environ.get(name) == value for name, value in MALLOC.items()):
@@ -137,6 +145,9 @@ def _run(args, given: list[str]) -> int:
     elif args.what == "allreduce":
         from .allreduce import bench_allreduce
         tables = bench_allreduce(args.recipe, args.rounds)
+    elif args.what == "retrieval":
+        from .retrieval import SIZES, bench_retrieval
+        tables = bench_retrieval(args.sizes or SIZES, args.rounds)
     else:
         from .data import bench_data
         tables = bench_data(args.rounds)
