@@ -48,7 +48,7 @@ def nearest(queries: np.ndarray, index: np.ndarray, k: int, exclude: np.ndarray 
                 least = np.partition(low, some, axis=1)[:, some].astype(np.float64)
                 reach = least + 2 * slack * (length[part] + float(own.max(initial=0)) / (1 - slack))
             reach = np.nextafter((reach + 4 * UNIT * np.abs(reach)).astype(np.float32), np.float32(np.inf))
-            pairs = np.nonzero(low <= reach[:, None])
+            pairs = _places(low <= reach[:, None])
             best.take(*_exact(queries[part], block, pairs), first)
     return tuple(np.concatenate(parts) for parts in zip(*((best.rows, np.sqrt(best.distances)) for best in kept), strict=True))
 
@@ -121,9 +121,14 @@ def hamming_nearest(queries: np.ndarray, codes: np.ndarray, k: int, exclude: np.
             if first == 0:
                 some = min(k, width) - 1
                 limit = np.partition(bits, some, axis=1)[:, some] + 1
-            of, rows = np.nonzero(bits < limit[:, None].astype(np.int64).clip(max=np.iinfo(kind).max).astype(kind))
+            of, rows = _places(bits < limit[:, None].astype(np.int64).clip(max=np.iinfo(kind).max).astype(kind))
             best.take(of + start, rows, bits[of, rows].astype(np.float64), first)
     return best.rows, best.distances.astype(np.int64)
+
+
+def _places(true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each true value; over a flat array this is several times faster."""
+    return np.divmod(np.flatnonzero(true), true.shape[1])
 
 
 def _hide(distances: np.ndarray, exclude: np.ndarray, first: int) -> None:
