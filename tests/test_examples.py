@@ -91,3 +91,15 @@ def test_relu_vs_tanh_says_the_ratio_of_epochs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["relu_vs_tanh.py", "--per-class", "4", "--picture", str(tmp_path / "x.png")])
     module["main"]()
     assert "25 % after 2 epochs with ReLU and 6 with tanh, 3.0 times as many" in capsys.readouterr().out
+
+
+# -------------------------------------------------------------------------------------------------------------------- nearest_pictures
+
+
+def test_nearest_pictures_are_drawn_and_counted(tmp_path):
+    """A run of two batches knows nothing: what counts is that the shares are those of the network's own features."""
+    out = ran("nearest_pictures.py", tmp_path, "--batches", "2", "--picture", "near.png")
+    shares = [float(share) for share in re.findall(r"of the 6 nearest by .*?(\d+\.\d) % are of the query's class", out)]
+    assert len(shares) == 2 and 100 / 12 - 5 < min(shares) and shares[1] > 90          # drawn forms of one colour are alike in pixels too
+    with Image.open(tmp_path / "near.png") as drawn:
+        assert drawn.size[0] > 600 and np.asarray(drawn).std() > 20
