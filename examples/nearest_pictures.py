@@ -24,10 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", help="a run directory or a checkpoint (default: a new, short run of recipe small)")
     parser.add_argument("--picture", default="nearest_pictures.png")
-    parser.add_argument("--batches", type=int, help="of an epoch of the new run (default: all)")
+    parser.add_argument("--batches", type=int, help="a new run of so many batches only, to try it out")
     options = parser.parse_args()
     if options.run is None:
-        options.run = run({"recipe": "small", "epochs": 6, "limit_batches": options.batches}).folder
+        options.run = run({"recipe": "small", "epochs": 1 if options.batches else 6, "limit_batches": options.batches}).folder
 
     model = trained(options.run, batch=100)
     store = open_store(model.config.data, model.mean.shape[0], quiet=True)
