@@ -6,9 +6,11 @@ import sys
 
 from . import __version__
 from .flags import Parser, guarded
-from .verbs import average, check_grads, doctor, evaluate, features, plan, predict, prepare, reproduce, retrieve, train
+from .verbs import average, check_grads, doctor, evaluate, features, figures, plan, predict, prepare, report, reproduce, retrieve, train
 
-VERBS = (train, evaluate, average, predict, features, retrieve, reproduce, prepare, plan, check_grads, doctor)      # in the order of --help
+# In the order of --help.
+# In the order of --help.
+VERBS = (train, evaluate, average, predict, features, retrieve, reproduce, report, prepare, plan, check_grads, doctor)
 
 
 def build_parser() -> Parser:
