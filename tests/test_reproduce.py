@@ -230,7 +230,7 @@ def test_an_experiment_may_ask_again_and_others_go_on_without_one_that_fails(lab
 
 def test_an_ablation_from_the_command_line(archives, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablations, "IMAGES", 60)
+    monkeypatch.setattr(ablations, "PHOTOGRAPHS", ablations.Budget(4, 2, 60))
     out = finished(capsys, "reproduce", "pooling", "--seeds", "2", "--data", str(archives), "--remark", "drawn", "--out", "here")
     found = load_result(tmp_path / "here" / "pooling-quick.json")
     assert "pooling: subset; difference with pools of 2 every 2" in out and "minialex report here" in out
@@ -252,8 +252,7 @@ def test_steps_of_two_networks_are_timed_in_turn():
     assert 0 < step() < 10 and 0 < step() < 10
 
 
-def test_the_halves_of_table_2_share_no_class(lab, monkeypatch):
-    monkeypatch.setattr(tables, "IMAGES", 60)
+def test_the_halves_of_table_2_share_no_class(lab):
     arms = tables.contestants(lab)
     one, other = (set(lab.classes(arms[word].data)) for word in ("CNN", "pre-training"))
     assert len(one) == len(other) == 6 and not one & other

@@ -7,6 +7,7 @@ Every arm is the base recipe with a difference.  At quick the base is `small` on
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from ..figures.arms import Curve, Difference
@@ -16,22 +17,42 @@ from .experiment import Experiment, Found, Steps
 from .lab import Lab, paired
 from .result import Interval, Row
 
-IMAGES = 24_000             # pictures a run learns from at quick
-FEW = 50                    # training pictures of each class where overfitting is looked at
-FEW_IMAGES = 18_000
-CLASSES, PER_CLASS = 20, 500            # at most, of a user's photographs at quick
+CLASSES = 20                # at most, of a user's photographs at quick
 
 
-def arm(lab: Lab, words: str = "", *, few: bool = False, seeds: int = 3, conv6: bool = False, **part) -> Arm:
+@dataclass(frozen=True)
+class Budget:
+    """What a run at quick may cost: at most so many training and validation pictures of each class, learnt from `images` times in all."""
+
+    per_class: int
+    val_per_class: int
+    images: int
+
+    def epochs(self, pictures: int) -> int:
+        return max(2, round(self.images / pictures))
+
+
+# The embedded pictures are learnt within 7,000 uses if there are 3,600 of them: with few, arms still differ.
+PHOTOGRAPHS, FEW_PHOTOGRAPHS = Budget(500, 50, 24_000), Budget(50, 50, 18_000)
+EMBEDDED, FEW_EMBEDDED = Budget(30, 25, 7200), Budget(15, 25, 5400)
+
+
+def budget(lab: Lab, few: bool = False) -> Budget:
+    """`few` is where overfitting is looked at."""
+    if lab.pictures is None:
+        return FEW_EMBEDDED if few else EMBEDDED
+    return FEW_PHOTOGRAPHS if few else PHOTOGRAPHS
+
+
+def arm(lab: Lab, words: str = "", *, few: bool = False, seeds: int = 3) -> Arm:
     """The base recipe with the differences `words`, on all pictures or on a few of each class."""
     base = "small" if lab.quick else "source2012"
     recipe = f"{base}({words})" if words else base
     if not lab.quick:
         return Arm(recipe, lab.photographs(256), 91, lab.seeds_of(seeds))
-    part = {"per_class": FEW if few else PER_CLASS, "val_per_class": 50} | part
-    data = lab.photographs(56, most_classes=CLASSES, **part)
-    images = lab.count(data)
-    return Arm(recipe, data, max(2, round((FEW_IMAGES if few else IMAGES) / images)), lab.seeds_of(seeds))
+    cost = budget(lab, few)
+    data = lab.photographs(56, most_classes=CLASSES, per_class=cost.per_class, val_per_class=cost.val_per_class)
+    return Arm(recipe, data, cost.epochs(lab.count(data)), lab.seeds_of(seeds))
 
 
 def compare(lab: Lab, base: Arm, others: dict[str, Arm], judge: Callable[[dict[str, Measured]], dict[str, Interval]], note: Callable,

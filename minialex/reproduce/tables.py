@@ -10,7 +10,7 @@ import numpy as np
 from ..figures.arms import Curve, Difference
 from ..figures.arms import arms as draw_arms
 from ..predictions import Predictions, average, errors, search
-from .ablations import CLASSES, IMAGES, PER_CLASS, arm
+from .ablations import CLASSES, arm, budget
 from .arms import Arm, Measured
 from .experiment import Experiment, Found, Steps
 from .lab import Lab, Missing, paired, predicted
@@ -54,8 +54,9 @@ def _steps_table1(lab: Lab) -> Steps:
 def _half(lab: Lab, which: int, words: str = "", *, seeds: int, init: Arm | None = None) -> Arm:
     """A network on every second class: the task (which=1), or the other classes that pre-training may see (which=0)."""
     everything = lab.photographs(56, most_classes=CLASSES)
-    data = lab.photographs(56, classes=lab.classes(everything)[which::2], per_class=PER_CLASS, val_per_class=50)
-    epochs = max(2, round(IMAGES / 2 / lab.count(data)))
+    cost = budget(lab)
+    data = lab.photographs(56, classes=lab.classes(everything)[which::2], per_class=cost.per_class, val_per_class=cost.val_per_class)
+    epochs = cost.epochs(2 * lab.count(data))                   # as many as with all classes
     return Arm(f"small({words})" if words else "small", data, epochs, lab.seeds_of(seeds), init=init)
 
 
@@ -134,8 +135,9 @@ def _every_second(p: Predictions, start: int) -> Predictions:
 def _steps_2009(lab: Lab) -> Steps:
     if lab.quick:
         everything = lab.photographs(56, most_classes=CLASSES)
-        data = lab.photographs(56, classes=lab.classes(everything), per_class=PER_CLASS, val_per_class=PER_CLASS, halves=True)
-        one = Arm(f"small({SIXTH})", data, max(2, round(IMAGES / lab.count(data))), lab.seeds_of(3))
+        cost = budget(lab)
+        data = lab.photographs(56, classes=lab.classes(everything), per_class=cost.per_class, val_per_class=cost.per_class, halves=True)
+        one = Arm(f"small({SIXTH})", data, cost.epochs(lab.count(data)), lab.seeds_of(3))
     else:
         one = Arm("conv6", lab.halves(256), 90, lab.seeds_of(1))
     found = yield {"conv6": one}
