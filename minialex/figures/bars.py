@@ -18,10 +18,10 @@ def bars(rows: Sequence[tuple[str, float, float | None, float | None]], path: st
             axes.barh(row, mean, height=0.6, color=COLOURS[0], alpha=0.55)
             if low is not None and high is not None:
                 axes.plot([low, high], [row, row], color="0.15", linewidth=2)
-            axes.text(mean, row, f" {mean:.1f}", va="center", fontsize=8)
+            axes.text(0, row, f"  {mean:.1f}", va="center", fontsize=9)
         axes.set_yticks(range(len(rows)), [plain(label) for label, *_ in rows])
         axes.invert_yaxis()
         axes.set_xlabel(plain(xlabel))
-        axes.margins(x=0.12)
+        axes.margins(x=0.03)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
