@@ -236,7 +236,7 @@ def test_an_ablation_from_the_command_line(archives, tmp_path, capsys, monkeypat
     assert "pooling: subset; difference with pools of 2 every 2" in out and "minialex report here" in out
     assert found.picture and (tmp_path / "here" / found.picture).stat().st_size > 10_000
     assert found.seeds == [0, 1] and found.data.endswith("; drawn")
-    assert found.configuration["pools of 2 every 2"]["recipe"] == "small(pool=2)"
+    assert found.configuration["pools of 2 every 2"]["recipe"] == "small(pool=2, steps=(1,))"
     d1 = next(row for row in found.rows if row.gold == 0.394)
     levels = {row.what: row.measured.values for row in found.rows if row.measured}
     base, other = levels["top-1 error of the base network"], levels["top-1 error with pools of 2 every 2"]

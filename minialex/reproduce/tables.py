@@ -10,7 +10,7 @@ import numpy as np
 from ..figures.arms import Curve, Difference
 from ..figures.arms import arms as draw_arms
 from ..predictions import Predictions, average, errors, search
-from .ablations import CLASSES, arm, budget
+from .ablations import CLASSES, arm, budget, small
 from .arms import Arm, Measured
 from .experiment import Experiment, Found, Steps
 from .lab import Lab, Missing, paired, predicted
@@ -57,7 +57,7 @@ def _half(lab: Lab, which: int, words: str = "", *, seeds: int, init: Arm | None
     cost = budget(lab)
     data = lab.photographs(56, classes=lab.classes(everything)[which::2], per_class=cost.per_class, val_per_class=cost.val_per_class)
     epochs = cost.epochs(2 * lab.count(data))                   # as many as with all classes
-    return Arm(f"small({words})" if words else "small", data, epochs, lab.seeds_of(seeds), init=init)
+    return Arm(small(epochs, words), data, epochs, lab.seeds_of(seeds), init=init)
 
 
 def contestants(lab: Lab) -> dict[str, Arm]:
@@ -137,7 +137,8 @@ def _steps_2009(lab: Lab) -> Steps:
         everything = lab.photographs(56, most_classes=CLASSES)
         cost = budget(lab)
         data = lab.photographs(56, classes=lab.classes(everything), per_class=cost.per_class, val_per_class=cost.per_class, halves=True)
-        one = Arm(f"small({SIXTH})", data, cost.epochs(lab.count(data)), lab.seeds_of(3))
+        epochs = cost.epochs(lab.count(data))
+        one = Arm(small(epochs, SIXTH), data, epochs, lab.seeds_of(3))
     else:
         one = Arm("conv6", lab.halves(256), 90, lab.seeds_of(1))
     found = yield {"conv6": one}
