@@ -57,7 +57,7 @@ def arm(lab: Lab, words: str = "", *, few: bool = False, seeds: int = 3) -> Arm:
 def small(epochs: int, words: str = "") -> str:
     """The base at quick with the differences `words`.  Its rate falls for the last quarter, as the paper's does: else the last epoch
     is a matter of luck."""
-    return "small(" + ", ".join(filter(None, [f"steps=({max(1, round(0.75 * epochs))},)", words])) + ")"
+    return "small(" + ", ".join(filter(None, [f"steps=({max(1, int(0.75 * epochs))},)", words])) + ")"
 
 
 def compare(lab: Lab, base: Arm, others: dict[str, Arm], judge: Callable[[dict[str, Measured]], dict[str, Interval]], note: Callable,
