@@ -45,6 +45,12 @@ def lab(archives, tmp_path):
     return Lab("quick", tmp_path / "out", pictures=str(archives), cifar=str(archives), quiet=True)
 
 
+@pytest.fixture(scope="module")
+def asking(archives, tmp_path_factory):
+    """A lab whose stores several tests may share: nothing is run in it."""
+    return Lab("quick", tmp_path_factory.mktemp("asking"), pictures=str(archives), cifar=str(archives), quiet=True)
+
+
 def crew(lab: Lab, jobs: int = 2) -> Crew:
     return Crew(lab.folder / "runs", jobs=jobs, device="cpu", quiet=True)
 
@@ -71,8 +77,8 @@ def test_gold_numbers_are_the_run_notes():
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "two-gpu-time"])
-def test_an_experiment_asks_for_networks_that_can_be_built(name, lab):
-    arms = next(CATALOGUE[name].steps(lab))
+def test_an_experiment_asks_for_networks_that_can_be_built(name, asking):
+    arms = next(CATALOGUE[name].steps(asking))
     assert arms
     for arm in arms.values():
         assert recipe(arm.recipe).build(12) and Path(arm.data).is_dir() and arm.epochs >= 1 and arm.seeds[0] == 0
@@ -252,9 +258,9 @@ def test_steps_of_two_networks_are_timed_in_turn():
     assert 0 < step() < 10 and 0 < step() < 10
 
 
-def test_the_halves_of_table_2_share_no_class(lab):
-    arms = tables.contestants(lab)
-    one, other = (set(lab.classes(arms[word].data)) for word in ("CNN", "pre-training"))
+def test_the_halves_of_table_2_share_no_class(asking):
+    arms = tables.contestants(asking)
+    one, other = (set(asking.classes(arms[word].data)) for word in ("CNN", "pre-training"))
     assert len(one) == len(other) == 6 and not one & other
     assert arms["CNN*"].init == arms["pre-training"] and arms["CNN*"].data == arms["CNN"].data
 
