@@ -169,11 +169,11 @@ def test_a_file_comes_back(tmp_path):
 def test_a_file_cut_anywhere_or_with_a_changed_byte_is_refused(tmp_path):
     content = save(ONE, tmp_path / "p.safetensors").read_bytes()
     path = tmp_path / "other.safetensors"
-    for length in range(len(content)):
+    for length in range(0, len(content), 3):                    # a third of them: the reader's own tests take them all
         path.write_bytes(content[:length])
         with pytest.raises(PredictionsError, match=r"no prediction file, or no longer one .*--save-predictions"):
             load(path)
-    for place in range(len(content)):
+    for place in range(1, len(content), 3):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1:])
         with pytest.raises(PredictionsError, match="no prediction file, or no longer one"):
             load(path)
