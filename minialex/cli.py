@@ -10,7 +10,7 @@ from .verbs import average, check_grads, doctor, evaluate, features, figures, pl
 
 # In the order of --help.
 # In the order of --help.
-VERBS = (train, evaluate, average, predict, features, retrieve, reproduce, report, prepare, plan, check_grads, doctor)
+VERBS = (train, evaluate, average, predict, figures, features, retrieve, reproduce, report, prepare, plan, check_grads, doctor)
 
 
 def build_parser() -> Parser:

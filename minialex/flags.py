@@ -170,6 +170,9 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
                        help="at most N batches an epoch, of training and of validation (default: all)")
     group.add_argument("--checkpoint-minutes", type=number(0), default=10.0, metavar="M",
                        help="checkpoint inside long epochs too (default: 10)")
+    group.add_argument("--statistics", type=whole(1), metavar="N",
+                       help="mean weight, update and gradient of each layer every N steps, to statistics.jsonl (default: none)")
+    group.add_argument("--tensorboard", action="store_true", help="also write events for TensorBoard (default: none)")
     group.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors (default: progress)")
     return parser
 

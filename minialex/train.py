@@ -22,13 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, backends, distributed, figures, initial, placement
+from . import __version__, backends, distributed, initial, placement
 from .checkpoint import Keeper, RunLock, candidates, match
 from .config import resolve
 from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
 from .data.source import shown
-from .evaluate import Metrics, evaluate, on_each, probabilities, sums_of, validation_split
+from .evaluate import Metrics, evaluate, on_each, sums_of, validation_split
 from .journal import Journal
+from .observers import Observers
 from .optim import SGD, Schedule
 from .progress import Progress, clock
 from .rundir import newest, restore, run_folder, same_classes
@@ -39,7 +40,8 @@ ELSEWHERE = ("device", "workers", "data", "store", "output_dir")
 
 
 class Trainer:
-    """One run.  `asked` maps flag names of Config to values (None: not given); `resume` is a path, "auto" or None.
+    """One run.  `asked` maps flag names of Config, "statistics" and "tensorboard" to values (None: not given); `resume` is a path,
+    "auto" or None.
 
     Under a launcher of several processes each learns from its share of every batch (distributed.py); rank 0 alone writes.
     """
@@ -47,7 +49,8 @@ class Trainer:
     def __init__(self, asked: dict, *, resume: str | None = None, quiet: bool = False, checkpoint_minutes: float = 10.0,
                  pictures: bool = True):
         self.world, self.checkpoint_seconds = distributed.world(), checkpoint_minutes * 60
-        self.quiet, self.pictures = quiet or self.world.rank > 0, pictures and self.world.rank == 0
+        self.quiet = quiet or self.world.rank > 0
+        self._looking = {"every": asked.get("statistics") or 0, "tensorboard": bool(asked.get("tensorboard")), "pictures": pictures}
         with self.world.together():
             arrays, state, path = self._configure(dict(asked), resume)
         self.world.compare(self.config.as_dict() | {"version": __version__, "step": state and state["step"]}, but=ELSEWHERE)
@@ -150,6 +153,7 @@ class Trainer:
                 self._open_folder()
         self.folder = self.world.from_root(self.folder)
         self._tell_way_back()
+        self.observers = Observers(self, **self._looking)
         self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         self._last_save = time.monotonic()
         return self
@@ -273,6 +277,7 @@ class Trainer:
         self.step += 1
         self.position += 1
         self.progress.update(self.position, self._line())
+        self.observers.learned(loss)
         self._housekeeping(*sums[3:])
         return loss
 
@@ -325,9 +330,7 @@ class Trainer:
         self.epoch, self.position = epoch + 1, 0
         self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
         self.save(best=improved)
-        title = f"{recipe.name} on {self.config.data or 'the embedded pictures'}"
-        if self.pictures:
-            figures.curves(self.journal.epochs(), self.folder / "curves.png", title=title)
+        self.observers.validated()
         return metrics
 
     def _explain_stuck(self, train: Metrics) -> None:
@@ -373,20 +376,7 @@ class Trainer:
 
     def _finish(self) -> None:
         self.say(f"best validation top-1 error {self.best:.2f} %" if self.best is not None else "nothing to do")
-        first = next((k for k in self.net.params if k[1] == "w" and len(self.net.params.specs[k].shape) == 4), None)
-        if first and self.best is not None and self.pictures:
-            figures.filters(self.net.params.numpy(first), self.folder / "filters.png", columns=self.net.shapes[1].columns)
-            figures.predictions(self._examples(), self.folder / "predictions.png")
-            self.say(f"pictures: {self.folder}/curves.png, filters.png, predictions.png")
-
-    def _examples(self, count: int = 8) -> list:
-        """(picture, right label, five (name, probability)) of `count` validation pictures spread over the split."""
-        split = self.validation
-        chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split), self.net.batch)).astype(int))
-        images, names = split.read(chosen), [c.name for c in self.store.classes]
-        p = probabilities(self.net, images, self.means, self.recipe, "centre")
-        return [(image, names[label], [(names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:5]])
-                for image, label, row in zip(images, split.labels[chosen], p, strict=True)]
+        self.observers.finished()
 
 
 def run(asked: dict, **options) -> Trainer:

@@ -27,7 +27,7 @@ FLOOR_2 = (*FLOOR_1, "nets", "columns")
 FLOOR_3 = (*FLOOR_0, *FLOOR_2, "memory", "exchange", "fuse", "net", "column_net")
 FLOOR_4 = (*FLOOR_3, "progress", "config", "optim", "data", "checkpoint", "distributed")
 FLOOR_5 = (*FLOOR_4, "backends", "placement", "evaluate", "predictions", "predict", "journal", "rundir", "initial", "figures", "interop",
-           "retrieval", "statistics", "tensorboard")
+           "retrieval", "statistics", "tensorboard", "observers")
 FLOOR_6 = (*FLOOR_5, "train", "report")
 FLOOR_7 = (*FLOOR_6, "flags", "verbs", "cli", "bench", "testing", "reproduce")
 MAY_IMPORT = {
@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "placement": FLOOR_5, "initial": FLOOR_5,
     "retrieval": FLOOR_5, "evaluate": FLOOR_5, "predictions": FLOOR_5, "predict": FLOOR_5,
     "journal": FLOOR_5, "rundir": FLOOR_5, "figures": FLOOR_5, "interop": FLOOR_5, "statistics": FLOOR_5, "tensorboard": FLOOR_5,
+    "observers": FLOOR_5,
     "train": FLOOR_6, "report": FLOOR_6,
     "flags": FLOOR_7, "verbs": FLOOR_7, "reproduce": FLOOR_7, "cli": FLOOR_7, "__main__": FLOOR_7, "bench": FLOOR_7, "testing": FLOOR_7,
 }

@@ -2,10 +2,15 @@
 
 from .arms import arms
 from .bars import bars
-from .curves import curves
-from .filters import colourfulness, filters
+from .confusion import confused, confusion
+from .curves import curves, overlaid
+from .filters import colourfulness, deeper, filters
+from .maps import maps
+from .mistakes import mistaken
 from .neighbours import neighbours
 from .predictions import predictions
+from .statistics import statistics
 from .timeline import timeline
 
-__all__ = ["arms", "bars", "colourfulness", "curves", "filters", "neighbours", "predictions", "timeline"]
+__all__ = ["arms", "bars", "colourfulness", "confused", "confusion", "curves", "deeper", "filters", "maps", "mistaken", "neighbours",
+           "overlaid", "predictions", "statistics", "timeline"]
