@@ -15,7 +15,7 @@ BELONGS = {"layer": ("filters", "maps"), "picture": ("maps",), "channel": ("filt
 
 
 def main(options: argparse.Namespace) -> None:
-    """Draw training curves, kernels, feature maps, confusions, mistakes or statistics of a run."""
+    """Draw curves, kernels, feature maps, confusions, mistakes, statistics."""
     out = Path(options.out or f"{options.kind}.png")
     _check(options, out)
     said = KINDS[options.kind](options, out)
