@@ -126,7 +126,7 @@ def test_the_greatest_scale_with_figures_stands_for_an_experiment(tmp_path):
 
 
 def test_the_table_stands_between_the_markers(tmp_path):
-    path = tmp_path / "TABLE.md"
+    path = tmp_path / "page.md"
     path.write_text(f"before\n{markdown.BEGIN}\nold\n{markdown.END}\nafter\n")
     markdown.write([result(rows=[*result().rows, Row("a | b", "%")])], path)
     text = path.read_text()
