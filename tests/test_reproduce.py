@@ -200,6 +200,27 @@ def test_a_stop_ends_the_workers_and_says_how_to_go_on(lab):
     assert subprocess.run(["pgrep", "-f", run.name], capture_output=True).returncode != 0
 
 
+def test_a_worker_whose_program_is_killed_saves_and_ends(lab):
+    """The program dies at once (kill -9); its worker must not learn on alone, nor lose what it has learnt."""
+    run = Run(NARROW, lab.cifar10(), 500, 0, 16)
+    folder = crew(lab).folder_of(run)
+    order = json.dumps({"asked": run.asked(folder, "cpu"), "until": None, "init": None})
+    script = ("import subprocess, sys, time\np = subprocess.Popen([sys.executable, '-m', 'minialex.reproduce.worker', sys.argv[1]], "
+              "stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)\nwhile True: time.sleep(1)")
+    program = subprocess.Popen([sys.executable, "-c", script, order], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    program.kill()
+    program.wait()
+    while time.monotonic() < deadline and subprocess.run(["pgrep", "-f", folder.name], capture_output=True).returncode == 0:
+        time.sleep(0.1)
+    assert subprocess.run(["pgrep", "-f", folder.name], capture_output=True).returncode != 0
+    _, state = load(candidates(folder)[0])
+    assert state["step"] > 0 and not (folder / FINISHED).exists()
+
+
 # ---------------------------------------------------------------- conducting
 def made_up(name: str, steps) -> Experiment:
     return Experiment(name, "made up", "0", "It is so.", {"d": Row("difference", "points", 1.0)}, steps, expected={"d": +1})

@@ -156,8 +156,12 @@ def predicted(outcome: Outcome, views: str = "centre") -> Predictions:
     return predictions_of(model, store, split, np.concatenate(found), views)
 
 
+def cores() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def circumstances() -> dict:
     """commit, date and machine of a result."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"commit": commit() or f"version {__version__}", "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{cores} cores of {processor()}, Python {platform.python_version()}, NumPy {np.__version__}"}
+            "machine": f"{cores()} cores of {processor()}, Python {platform.python_version()}, NumPy {np.__version__}"}

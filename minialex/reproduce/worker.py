@@ -38,10 +38,10 @@ def learn(order: dict) -> dict:
                     trainer.learn(batch)
                     if time.monotonic() - said > INTERVAL:
                         said = time.monotonic()
-                        print(epoch * per_epoch + trainer.position * trainer.config.batch, flush=True)
-                        if os.getppid() != parent:
+                        if os.getppid() != parent:              # nobody reads what would be said
                             trainer.save()
                             raise Interrupted("the program that ordered this run is gone", 143)
+                        print(epoch * per_epoch + trainer.position * trainer.config.batch, flush=True)
                 error = 100 - 100 * trainer.sums["right1"] / max(1, trainer.sums["images"])
                 trainer.validate(epoch)
                 files.write_json(folder / "seconds.json", seconds + time.monotonic() - began)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from ..flags import DEVICES, path, whole
@@ -23,7 +22,7 @@ def main(options: argparse.Namespace) -> None:
     from ..reproduce.catalogue import CATALOGUE, experiments
     from ..reproduce.conduct import conduct
     from ..reproduce.crew import Crew
-    from ..reproduce.lab import Lab
+    from ..reproduce.lab import Lab, cores
     from ..spec import MiniAlexError
     if options.list:
         width = max(map(len, CATALOGUE))
@@ -36,7 +35,7 @@ def main(options: argparse.Namespace) -> None:
     folder = Path(options.out)
     lab = Lab(options.scale, folder, options.data, options.cifar, options.other, options.remark, options.seeds, options.device,
               options.quiet)
-    crew = Crew(folder / "runs", jobs=options.jobs or max(1, len(os.sched_getaffinity(0))), device=options.device, quiet=options.quiet)
+    crew = Crew(folder / "runs", jobs=options.jobs or cores(), device=options.device, quiet=options.quiet)
     conduct(chosen, lab, crew, crew.progress.say)
     if not options.quiet:
         print(f"results: {folder}/NAME-{options.scale}.json and .png; minialex report {folder} makes the page")
