@@ -9,7 +9,7 @@ from ..data.source import shown
 from .markdown import number
 from .result import Row
 
-WIDTH, LEFT, LINE, TOP = 680, 250, 26, 8
+WIDTH, LEFT, LINE, TOP = 720, 300, 26, 8
 SIGNED = ("points", "nats")
 
 
@@ -43,7 +43,7 @@ def _drawing(rows: list[Row], unit: str) -> str:
     for i, row in enumerate(rows):
         y, one = TOP + LINE * (i + 0.5), row.measured
         name = shown(row.what)
-        parts.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(name if len(name) < 44 else name[:43] + "…")}</text>'
+        parts.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(name if len(name) < 58 else name[:57] + "…")}</text>'
                      f'<line class="bar" x1="{x(one.low)}" x2="{x(one.high)}" y1="{y}" y2="{y}"/>'
                      f'<circle class="dot" cx="{x(one.mean)}" cy="{y}" r="5"/>')
         if isinstance(row.gold, (int, float)):

@@ -66,8 +66,8 @@ def _overview(results: list[Result]) -> str:
                      f'<td class="n">{cells[0]}</td><td class="n">{cells[1]}</td><td>{one.status}</td>'
                      f'<td class="{told.replace(" ", "-")}">{told}</td></tr>')
     return ('<div class="scroll"><table><caption>One row of each experiment; all rows stand below.</caption>'
-            '<thead><tr><th scope="col">experiment</th><th scope="col">section</th><th scope="col">paper</th>'
-            '<th scope="col">measured (95 %; seeds)</th><th scope="col">status</th>'
+            '<thead><tr><th scope="col">experiment</th><th scope="col">section</th><th scope="col" class="n">paper</th>'
+            '<th scope="col" class="n">measured (95 %; seeds)</th><th scope="col">status</th>'
             f'<th scope="col">verdict</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>')
 
 
@@ -84,8 +84,8 @@ def _section(one: Result, folder: Path, publish: bool) -> str:
             f'<tr><th scope="row">{_text(row.what)}</th><td class="n">{_text(gold(row)) or "–"}</td><td class="n">'
             f'{_text(measured(row.measured, row.unit)) if row.measured else "–"}</td>'
             f'<td class="{row.verdict or ""}">{row.verdict or ""}</td></tr>' for row in one.rows)
-        parts.append('<div class="scroll"><table><thead><tr><th scope="col">what</th><th scope="col">paper</th>'
-                     '<th scope="col">measured (95 %; seeds)</th><th scope="col">verdict</th></tr></thead>'
+        parts.append('<div class="scroll"><table><thead><tr><th scope="col">what</th><th scope="col" class="n">paper</th>'
+                     '<th scope="col" class="n">measured (95 %; seeds)</th><th scope="col">verdict</th></tr></thead>'
                      f"<tbody>{lines}</tbody></table></div>")
     parts.append(forest(one.rows))
     parts.append(_picture(one, folder, publish))

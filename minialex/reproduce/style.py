@@ -27,7 +27,7 @@ caption { text-align: left; color: var(--soft); font-size: .85rem; padding-botto
 th, td { text-align: left; padding: .32rem .7rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; }
 thead th { border-bottom: 2px solid var(--ink); white-space: nowrap; }
-td.n { text-align: right; }
+td.n, th.n { text-align: right; }
 tbody th { font-weight: 400; min-width: 11rem; }
 .supported { color: var(--green); }
 .contradicted { color: var(--red); }
