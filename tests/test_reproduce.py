@@ -18,6 +18,7 @@ from conftest import load_or_skip
 from minialex.checkpoint import candidates, load
 from minialex.data import synthetic
 from minialex.nets import recipe
+from minialex.nets.alexnet import ILSVRC2010, SOURCE2012
 from minialex.reproduce import ablations, cifar_nets, tables, two_gpu_time
 from minialex.reproduce.arms import FINISHED, Arm, Measured, Outcome, Run, work
 from minialex.reproduce.catalogue import CATALOGUE, ORDER, experiments
@@ -83,6 +84,18 @@ def test_an_experiment_asks_for_networks_that_can_be_built(name, asking):
     for arm in arms.values():
         assert recipe(arm.recipe).build(12) and Path(arm.data).is_dir() and arm.epochs >= 1 and arm.seeds[0] == 0
         assert work(arm.runs[0], 100) > 0
+
+
+def test_at_full_the_schedule_of_2010_is_that_of_the_program(archives, tmp_path):
+    """table 1 and the one-GPU network were run on the 2010 pictures."""
+    folder = synthetic.make(tmp_path / "archives", 2, val_per_class=1, size=64)
+    lab = Lab("full", tmp_path / "out", pictures=str(folder), quiet=True)
+    told = SOURCE2012.but(**ILSVRC2010)
+    for name, word in (("table1", "base"), ("onegpu", "base")):
+        asked = next(CATALOGUE[name].steps(lab))[word]
+        found = recipe(asked.recipe)
+        assert (asked.epochs, found.epochs, found.schedule, found.augmentation) == (93, told.epochs, told.schedule, told.augmentation)
+    assert next(CATALOGUE["lrn"].steps(lab))["base"].recipe == "source2012"
 
 
 @pytest.mark.parametrize("name", [name for name, one in CATALOGUE.items() if "full" in one.scales])

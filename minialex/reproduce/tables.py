@@ -38,7 +38,7 @@ def _minus(one: list[tuple[float, float]], other: list[tuple[float, float]]) -> 
 
 # ---------------------------------------------------------------- table 1
 def _steps_table1(lab: Lab) -> Steps:
-    base = arm(lab)
+    base = arm(lab, year=2010)
     found = yield {"base": base}
     centre, ten = ([_errors(predicted(o, views)) for o in found["base"].outcomes] for views in ("centre", "ten"))
     measured = dict(zip(("c1", "c5", "t1", "t5", "d1", "d5"), _intervals(centre) + _intervals(ten) + _minus(ten, centre), strict=True))
