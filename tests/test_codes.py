@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minialex.retrieval import Codes, hamming_nearest, hyperplanes, nearest, recall, train_codes
+from minialex.retrieval import codes as codes_module
 from minialex.retrieval.codes import Autoencoder
 from minialex.spec import MiniAlexError
 
@@ -54,6 +55,17 @@ def test_bits_are_thresholded_logits(rows):
     codes = hyperplanes(rows, bits=128, seed=2)
     bits = np.unpackbits(codes.encode(rows[:9]).view(np.uint8), axis=1, bitorder="little")
     assert np.array_equal(bits.astype(bool), codes.logits(rows[:9]) > codes.thresholds)
+
+
+def test_the_coder_is_the_autoencoder_up_to_its_code(rows, monkeypatch):
+    kept = []
+    made = codes_module.Autoencoder
+    monkeypatch.setattr(codes_module, "Autoencoder", lambda *words: kept.append(made(*words)) or kept[0])
+    codes = train_codes(rows[:300], bits=64, epochs=1)
+    x = (rows[:50] - codes.mean) / np.float32(codes.scale)
+    kept[0].fprop(x, np.zeros((50, 64), np.float32))
+    assert np.allclose(codes.logits(rows[:50]), kept[0].values[3][0, :50].reshape(50, 64), atol=1e-5)
+    assert kept[0].values[2][0, :50].min() == 0          # the ReLU between is at work
 
 
 def test_the_loss_falls_and_codes_find_neighbours(rows):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from minialex.config import resolve
+from minialex.data import transform, views
+from minialex.evaluate import seen
 from minialex.nets import Constant, Steps, recipe
 from minialex.spec import MiniAlexError
 from minialex.train import Trainer
@@ -33,6 +36,18 @@ def test_the_name_lists_the_differences_in_a_fixed_order_and_names_the_recipe_ag
     assert one.name == other.name == recipe(one.name).name == "small(lrn=False, pool=2)"
     assert one.build(5) == recipe(one.name).build(5)
     assert "differs by lrn=False, pool=2" in one.differs
+
+
+def test_the_input_is_scaled_in_training_and_at_test(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = {"recipe": "figure1(width=0.1, scale=0.25)", "epochs": 1, "limit_batches": 1, "batch": 8}
+    with Trainer(asked, quiet=True, pictures=False) as trainer:
+        batch = next(iter(trainer.batches(0)))
+        wanted = (batch.images.astype(np.float32) - trainer.store.mean) * np.float32(0.25)
+        transform(trainer.ops, batch, trainer.means[0], trainer.net.input(8))
+        assert np.allclose(trainer.ops.to_host(trainer.net.input(8))[0], wanted, atol=1e-4)
+        for _ in seen(trainer.net, batch.images, trainer.means, trainer.recipe, views(32, 32, "centre")):
+            assert np.allclose(trainer.ops.to_host(trainer.net.input(8))[0], wanted, atol=1e-4)
 
 
 def test_a_checkpoint_of_another_difference_is_refused():

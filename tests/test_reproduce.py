@@ -26,7 +26,7 @@ from minialex.reproduce.cifar_nets import best_rate, epochs_to
 from minialex.reproduce.conduct import conduct
 from minialex.reproduce.crew import Crew
 from minialex.reproduce.experiment import Experiment, Found
-from minialex.reproduce.lab import Lab, Missing
+from minialex.reproduce.lab import Lab, Missing, paired
 from minialex.reproduce.pictures import gap_beyond_chance
 from minialex.reproduce.result import Interval, Row
 from minialex.reproduce.result import load as load_result
@@ -136,6 +136,21 @@ def test_a_colour_column_and_a_grey_one_are_told_from_chance():
     assert means[0] == pytest.approx(0, abs=1e-12) and means[1] > 0.3 and beyond > 0.3
     mixed = np.concatenate([grey[:24], colour[:24], grey[24:], colour[24:]])
     assert gap_beyond_chance(mixed)[1] < 0.1
+
+
+def test_kernels_without_columns_of_their_own_show_no_gap_beyond_chance():
+    """Few kernels always differ a little between two halves: on average that is what chance shows, and no more."""
+    rng = np.random.default_rng(1)
+    several = [rng.normal(size=(12, 5, 5, 3)) * rng.uniform(0.2, 1, (12, 1, 1, 3)) for _ in range(60)]
+    judged = [gap_beyond_chance(w) for w in several]
+    assert abs(np.mean([beyond for _, beyond in judged])) < 0.01 < 0.02 < np.mean([np.ptp(means) for means, _ in judged])
+
+
+def test_differences_are_other_less_base_seed_by_seed():
+    base, other = (Measured(Arm("small", "x", 1, (0, 1)), [outcome(a), outcome(b)]) for a, b in ((50, 40), (53, 47)))
+    assert paired(base, other, "top1").values == [3, 7] and paired(base, other, "top1", "train").mean == 5
+    longer = Measured(base.arm, [*base.outcomes, outcome(10)])
+    assert paired(longer, other, "top1").values == [3, 7]
 
 
 def test_a_diverged_run_has_no_figures():
