@@ -100,6 +100,18 @@ def test_views_of_a_prediction_file(place, capsys, here):
     drawn(here / "mistakes.png")
 
 
+def test_mistakes_show_the_pictures_that_were_mistaken(place, capsys, here, monkeypatch):
+    drawn_there = []
+    monkeypatch.setattr(figures, "predictions", lambda examples, path: drawn_there.extend(examples))
+    out = finished(capsys, "figures", "mistakes", str(place / "run"), "--count", "3")
+    numbers = [int(line.split()[1].rstrip(":")) for line in out.splitlines() if line.startswith("picture ") and "taken for" in line]
+    split = Store(place / "store").split("val")
+    assert len(numbers) == len(drawn_there) == 3 and len(set(numbers)) == 3
+    for number, (image, right, ranked) in zip(numbers, drawn_there, strict=True):
+        assert np.array_equal(image, split.read([number])[0])
+        assert right == Store(place / "store").classes[split.labels[number]].name != ranked[0][0] and len(ranked) == 5
+
+
 @pytest.mark.parametrize("words, parts", [
     (["filters", "RUN", "--layer", "conv9"], ["there is no layer 'conv9'", "conv1"]),
     (["filters", "RUN", "--layer", "fc6"], ["fc6 has no kernels to draw"]),
@@ -125,6 +137,9 @@ def test_training_writes_what_was_asked(place, tmp_path):
     folder = tmp_path / "run"
     run({"data": str(place / "store"), "recipe": "tiny", "batch": 24, "epochs": 1, "limit_batches": 2, "statistics": 2, "tensorboard": True,
          "output_dir": str(folder)}, quiet=True)
-    assert len((folder / "statistics.jsonl").read_text().splitlines()) == 1 and list(folder.glob("events.out.tfevents.*"))
+    assert len((folder / "statistics.jsonl").read_text().splitlines()) == 1
+    (events,) = folder.glob("events.out.tfevents.*")
+    content = events.read_bytes()
+    assert content.count(b"batch/loss") == 2 and b"ratio/conv1.w" in content and b"loss/validation" in content
     for name in ("curves.png", "filters.png", "predictions.png"):
         drawn(folder / name)
