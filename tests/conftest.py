@@ -56,6 +56,18 @@ def ways(stem: str) -> list[str]:
     return names
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="also run the tests marked long (minutes to hours)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What is marked long has a short version beside it, which always runs."""
+    if not config.getoption("--long"):
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="long: run with --long"))
+
+
 def pytest_generate_tests(metafunc):
     if "ops" in metafunc.fixturenames:
         stem = metafunc.module.__name__.removeprefix("test_")
