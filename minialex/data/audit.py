@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..files import write, write_json
 from ..progress import clock
+from .record import DESCRIPTIONS, KINDS
 from .shard import StoreError, open_shard
 from .source import Source, shown
 from .store import FORMAT, MANIFEST, MEAN, UNFINISHED, shard_name
@@ -74,7 +75,8 @@ def journals(out: Path, split: str) -> Iterator[dict]:
     yield read_note(work / f"{split}-end.json")
 
 
-def finish(source: Source, fingerprint: str, out: Path, measured: str, sums: Sums, decode: dict, progress: bool) -> None:
+def finish(source: Source, fingerprint: str, out: Path, measured: str, sums: Sums, decode: dict, kind: str,
+           progress: bool) -> None:
     """Writes mean image, audit page and, last, the manifest that makes the folder a store; `measured` is the split of the sums."""
     shape = sums.pixels.shape
     splits, rules, warnings = {}, Counter(), []
@@ -103,7 +105,8 @@ def finish(source: Source, fingerprint: str, out: Path, measured: str, sums: Sum
     np.save(mean, sums.mean(), allow_pickle=False)
     write(out / MEAN, mean.getvalue())
     manifest = {
-        "format": FORMAT, "shape": list(shape), "splits": splits, "decode": decode, "rules": dict(rules), "warnings": warnings,
+        "format": FORMAT, "records": {"kind": kind, "description": DESCRIPTIONS[KINDS.index(kind)]},
+        "shape": list(shape), "splits": splits, "decode": decode, "rules": dict(rules), "warnings": warnings,
         "classes": [{"id": c.id, "name": c.name, "devkit_id": c.devkit_id} for c in source.classes],
         "mean": {"file": MEAN, "crc32": zlib.crc32(mean.getvalue()), "rgb": sums.mean_rgb()},
         "colour": {"split": measured, "covariance": covariance.tolist(), "eigenvalues": values.tolist(), "eigenvectors": vectors.tolist()},
@@ -120,7 +123,8 @@ def finish(source: Source, fingerprint: str, out: Path, measured: str, sums: Sum
 def _summary(manifest: dict, source: Source) -> str:
     H, W, C = manifest["shape"]
     values = manifest["colour"]["eigenvalues"]
-    lines = [f"Store of {H} x {W} x {C} pictures, {len(manifest['classes']):,} classes, from {manifest['source']['path']}",
+    lines = [f"Store of {H} x {W} x {C} pictures ({manifest['records']['description']}), "
+             f"{len(manifest['classes']):,} classes, from {manifest['source']['path']}",
              f"verified: {str(source.verified).lower()} ({source.reason})", manifest["decode"]["description"]]
     for split, of in manifest["splits"].items():
         lines.append(f"{split:5} {of['count']:>11,} pictures of {of['items']:,}, {of['rejected']:,} rejected")

@@ -25,7 +25,8 @@ import numpy as np
 from ..files import sweep, write_json
 from .audit import Progress, finish, read_note
 from .decode import DESCRIPTION, VERSION, decode_item
-from .shard import StoreError, open_shard, write_shard
+from .record import KINDS, pack
+from .shard import StoreError, kind_number, open_shard, write_shard
 from .source import ImageError, Item, Source, shown
 from .store import MANIFEST, UNFINISHED, Store, shard_name
 from .sums import Sums, products
@@ -45,7 +46,8 @@ class Outcome(NamedTuple):
     item: Item
     pixels: np.ndarray | None
     notes: list[str]                    # rules applied, or the reason of the rejection
-    total: int = 0                      # CRC-32 of the pixels
+    stored: bytes | np.ndarray = b""    # what goes into the shard
+    total: int = 0                      # CRC-32 of that
     products: np.ndarray | None = None
 
 
@@ -60,11 +62,12 @@ class Journal:
 
 
 def prepare(source: Source, out: str | os.PathLike, record: int = 256, workers: int = 2, progress: bool = True,
-            per_shard: int = PER_SHARD) -> Store:
+            per_shard: int = PER_SHARD, kind: str = "raw") -> Store:
     """Makes the store of `source` at folder `out`, or goes on making it, or opens it when it is there already.
 
-    Records have record x record pixels.  Pictures that cannot be read are left out and listed in audit.txt by name.  The bytes of
-    the store depend on the source alone, not on workers, kills or time.
+    Records have record x record pixels, stored as bytes ("raw") or as JPEG ("jpeg", about a tenth; record.py).  Pictures that cannot
+    be read are left out and listed in audit.txt by name.  The bytes of the store depend on the source alone, not on workers, kills
+    or time.
 
     Raises
     ------
@@ -72,7 +75,8 @@ def prepare(source: Source, out: str | os.PathLike, record: int = 256, workers: 
     DataError       from the source: a damaged archive, say
     """
     out = Path(out)
-    plan = {"fingerprint": source.fingerprint(), "record": record, "decode": VERSION, "per_shard": per_shard}
+    plan = {"fingerprint": source.fingerprint(), "record": record, "decode": VERSION, "per_shard": per_shard,
+            "kind": KINDS[kind_number(kind)]}
     if record < 1 or workers < 1 or per_shard < 1:
         raise StoreError(f"record {record}, {workers} workers, {per_shard} records a shard: all start at 1")
     if (out / MANIFEST).exists():
@@ -104,14 +108,16 @@ def _make(source: Source, out: Path, plan: dict, workers: int, progress: bool) -
     for split in source.splits:
         _prepare_split(source, split, out, plan, workers, progress, split == measured)
     decode = {"version": VERSION, "description": DESCRIPTION}
-    finish(source, plan["fingerprint"], out, measured, _sums(out, measured, record), decode, progress)
+    finish(source, plan["fingerprint"], out, measured, _sums(out, measured, record), decode, plan["kind"], progress)
     shutil.rmtree(out / UNFINISHED)
 
 
 def _same(store: Store, plan: dict) -> Store:
     """Raises StoreError where the finished store is not what the plan would make."""
-    made = {"fingerprint": store.fingerprint, "record": store.record, "decode": store.manifest["decode"]["version"]}
-    words = {"fingerprint": "another source, or this one before a change", "record": "another record size", "decode": "another decoder"}
+    made = {"fingerprint": store.fingerprint, "record": store.record, "decode": store.manifest["decode"]["version"],
+            "kind": KINDS[store.kind]}
+    words = {"fingerprint": "another source, or this one before a change", "record": "another record size", "decode": "another decoder",
+             "kind": "another kind of records"}
     for key, word in words.items():
         if made[key] != plan[key]:
             raise StoreError(f"{store.path} is a store of {word}: {key} {made[key]} there, {plan[key]} asked for; "
@@ -151,7 +157,7 @@ def _sums(out: Path, split: str, record: int) -> Sums:
     finished = _finished(work, split)
     sums = Sums.load(work / SUMS, shape, at_most=finished)
     while sums.shards < finished:
-        sums.add_shard(open_shard(out / shard_name(split, sums.shards), shape).records())
+        sums.add_shard(open_shard(out / shard_name(split, sums.shards), shape).pictures())
     return sums
 
 
@@ -175,11 +181,11 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
     finished = _finished(work, split)
     start = read_note(_journal_path(work, split, finished - 1))["stop"] if finished else 0
     sums = _sums(out, split, record) if measure else None
-    journal = Journal(start)
+    journal, kind = Journal(start), kind_number(plan["kind"])
     bar = Progress(f"prepare {split}", source.count(split), start, progress)
-    outcomes = _decoded(source.items(split, start), record, workers, measure)
+    outcomes = _decoded(source.items(split, start), record, workers, measure, kind)
 
-    def pictures() -> Iterator[tuple[np.ndarray, int, int]]:
+    def pictures() -> Iterator[tuple[np.ndarray | bytes, int, int]]:
         for outcome in outcomes:
             bar.step()
             journal.stop += 1
@@ -190,12 +196,12 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
             journal.notes.extend((outcome.item.name, note) for note in outcome.notes)
             if sums is not None:
                 sums.add(outcome.pixels, outcome.products)
-            yield outcome.pixels, outcome.item.label, outcome.total
+            yield outcome.stored, outcome.item.label, outcome.total
 
     try:
         kept = pictures()
         while (first := next(kept, None)) is not None:
-            write_shard(out / shard_name(split, finished), chain([first], kept), (record, record, 3), plan["per_shard"])
+            write_shard(out / shard_name(split, finished), chain([first], kept), (record, record, 3), plan["per_shard"], kind)
             write_json(_journal_path(work, split, finished), vars(journal))
             finished += 1
             if sums is not None:
@@ -212,7 +218,7 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
     write_json(end, vars(journal))
 
 
-def _decoded(items: Iterator[Item], record: int, workers: int, measure: bool) -> Iterator[Outcome]:
+def _decoded(items: Iterator[Item], record: int, workers: int, measure: bool, kind: int) -> Iterator[Outcome]:
     """The outcomes of the items in their order, decoded by threads (Pillow and zlib let go of the interpreter), few at a time."""
 
     def make(item: Item) -> Outcome:
@@ -220,7 +226,8 @@ def _decoded(items: Iterator[Item], record: int, workers: int, measure: bool) ->
             pixels, notes = decode_item(item, record)
         except ImageError as error:
             return Outcome(item, None, [str(error)])
-        return Outcome(item, pixels, notes, zlib.crc32(pixels), products(pixels) if measure else None)
+        stored, pixels = pack(pixels, kind)                     # the sums are of what comes out of the store again
+        return Outcome(item, pixels, notes, stored, zlib.crc32(stored), products(pixels) if measure else None)
 
     waiting: deque[Future[Outcome]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="minialex-prepare") as pool:

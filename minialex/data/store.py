@@ -13,16 +13,19 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from .shard import Shard, StoreError, check_record, open_shard
+from .record import KINDS, RAW
+from .shard import Handle, Shard, StoreError, kind_number, open_shard
 from .source import ClassInfo
 
 FORMAT = 1                      # of the manifest
 MANIFEST, MEAN, UNFINISHED = "manifest.json", "mean.npy", "preparing"
 SPLITS = ("train", "val", "test")
+OPEN_FILES = 128                # shards of a split kept open; a system grants a process 1,024 files, and ImageNet has 1,300 shards
 
 
 class Split:
@@ -32,7 +35,8 @@ class Split:
         self.name, self.shape, self._shards = name, shape, shards
         counts = [len(shard.labels) for shard in shards]
         self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._records: list[np.ndarray | None] = [None] * len(shards)
+        # Eviction forgets a handle; it closes when the last thread that reads through it has let go.
+        self._handle = lru_cache(maxsize=OPEN_FILES)(lambda number: Handle(shards[number].path))
         self.labels = np.concatenate([shard.labels for shard in shards]) if shards else np.empty(0, np.int32)
         self.labels.flags.writeable = False
 
@@ -55,36 +59,41 @@ class Split:
         numbers = np.searchsorted(self._first, indices, side="right") - 1
         for row in np.argsort(indices, kind="stable"):      # in the order of the disk
             number = int(numbers[row])
-            shard, record = self._shards[number], int(indices[row] - self._first[number])
-            out[row] = self._mapped(number)[record]
-            if check:
-                check_record(shard, record, out[row])
+            self._read(number, int(indices[row] - self._first[number]), out[row], check)
         return out
+
+    def place(self, index: int) -> tuple[Shard, int]:
+        """(shard, record in it) of a picture."""
+        number = int(np.searchsorted(self._first, index, side="right")) - 1
+        return self._shards[number], int(index - self._first[number])
+
+    def _read(self, number: int, record: int, out: np.ndarray, check: bool) -> None:
+        shard = self._shards[number]
+        try:
+            handle = self._handle(number)
+        except OSError as error:
+            raise StoreError(f"{shard.path} cannot be read ({error.strerror}); if it is gone, prepare the store again") from error
+        shard.read(record, out, handle, check)
 
     def verify(self) -> Iterator[tuple[int, str | None]]:
         """Reads everything: yields (pictures checked so far, None) per shard, or the sentence of the first damage in that shard."""
-        done = 0
+        done, pixels = 0, np.empty(self.shape, np.uint8)
         for number, shard in enumerate(self._shards):
-            problem, records = None, self._mapped(number)
+            problem = None
             for record in range(len(shard.labels)):
                 try:
-                    check_record(shard, record, records[record])
+                    self._read(number, record, pixels, check=True)
                 except StoreError as error:
                     problem = problem or str(error)
             done += len(shard.labels)
             yield done, problem
 
-    def _mapped(self, number: int) -> np.ndarray:
-        if self._records[number] is None:
-            self._records[number] = self._shards[number].records()
-        return self._records[number]
-
 
 class Store:
     """A finished store, opened and checked: lengths and tables now, pictures when they are read.
 
-    Attributes: path, manifest (as in the file), classes (label = place), shape (H, W, C), verified, fingerprint (of the source),
-    mean (H, W, 3) float32, colour_directions (3, 3) float64.  Raises StoreError.
+    Attributes: path, manifest (as in the file), classes (label = place), shape (H, W, C), kind (RAW or JPEG), verified,
+    fingerprint (of the source), mean (H, W, 3) float32, colour_directions (3, 3) float64.  Raises StoreError.
     """
 
     def __init__(self, path: str | Path):
@@ -93,6 +102,7 @@ class Store:
         try:
             self.shape: tuple[int, int, int] = tuple(int(extent) for extent in self.manifest["shape"])
             self.classes = tuple(ClassInfo(str(c["id"]), str(c["name"]), c["devkit_id"]) for c in self.manifest["classes"])
+            self.kind = kind_number(self.manifest.get("records", {"kind": KINDS[RAW]})["kind"])
             self.verified = bool(self.manifest["source"]["verified"])
             self.fingerprint = str(self.manifest["source"]["fingerprint"])
             colour = self.manifest["colour"]
@@ -109,6 +119,9 @@ class Store:
         shards = []
         for number, count in enumerate(counts):
             shard = open_shard(self.path / shard_name(name, number), self.shape)
+            if shard.kind != self.kind:
+                raise StoreError(f"{shard.path} holds {KINDS[shard.kind]} records, but the manifest says {KINDS[self.kind]}; "
+                                 f"the files of two stores are mixed")
             if len(shard.labels) != count:
                 raise StoreError(f"{shard.path} holds {len(shard.labels)} records, but the manifest says {count}; "
                                  f"the files of two stores are mixed")
@@ -145,7 +158,7 @@ class Store:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(self.split(name)):,} {name}" for name in self.splits)
-        return f"Store({str(self.path)!r}: {counts}, {len(self.classes):,} classes, {' x '.join(map(str, self.shape))})"
+        return f"Store({str(self.path)!r}: {counts}, {len(self.classes):,} classes, {' x '.join(map(str, self.shape))}, {KINDS[self.kind]})"
 
 
 def shard_name(split: str, number: int) -> str:

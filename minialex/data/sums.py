@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,8 @@ class Sums:
         self.pixels += self._recent
         self._recent[...] = self._held = 0
 
-    def add_shard(self, records: np.ndarray) -> None:
-        for pixels in records:
+    def add_shard(self, pictures: Iterable[np.ndarray]) -> None:
+        for pixels in pictures:
             self.add(pixels, products(pixels))
         self.fold()
         self.shards += 1
