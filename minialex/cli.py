@@ -6,11 +6,25 @@ import sys
 
 from . import __version__
 from .flags import Parser, guarded
-from .verbs import average, check_grads, doctor, evaluate, features, figures, plan, predict, prepare, report, reproduce, retrieve, train
+from .verbs import (
+    average,
+    check_grads,
+    doctor,
+    evaluate,
+    features,
+    figures,
+    plan,
+    predict,
+    prepare,
+    report,
+    reproduce,
+    retrieve,
+    store,
+    train,
+)
 
 # In the order of --help.
-# In the order of --help.
-VERBS = (train, evaluate, average, predict, figures, features, retrieve, reproduce, report, prepare, plan, check_grads, doctor)
+VERBS = (train, evaluate, average, predict, figures, features, retrieve, reproduce, report, prepare, store, plan, check_grads, doctor)
 
 
 def build_parser() -> Parser:

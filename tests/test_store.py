@@ -76,7 +76,7 @@ def test_a_flipped_byte_is_found_by_shard_and_record(folder, record, at):
         split.read([16 + record])
     split.read([number for number in range(50) if number != 16 + record])
     assert split.read([16 + record], check=False).shape == (1, 8, 8, 3)
-    problems = [problem for _, problem in split.verify()]
+    problems = [" ".join(damage) for _, damage in split.verify()]
     assert [bool(problem) for problem in problems] == [False, True, False, False]
     assert f"{SHARD}, record {record}" in problems[1] and Store(folder).verify() == [problems[1]]
     assert [done for done, _ in split.verify()] == [16, 32, 48, 50]

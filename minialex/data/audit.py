@@ -36,10 +36,10 @@ class Progress:
         self.began = self.last = monotonic()
         self.bar = tqdm(desc=title, total=total, initial=start, unit="img") if show and sys.stderr.isatty() else None
 
-    def step(self) -> None:
-        self.done += 1
+    def step(self, by: int = 1) -> None:
+        self.done += by
         if self.bar is not None:
-            self.bar.update()
+            self.bar.update(by)
         elif self.show and monotonic() - self.last > _EVERY:
             self._line()
 

@@ -13,6 +13,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from .source import ClassInfo
 FORMAT = 1                      # of the manifest
 MANIFEST, MEAN, UNFINISHED = "manifest.json", "mean.npy", "preparing"
 SPLITS = ("train", "val", "test")
+DAMAGES = 10                    # damaged records named in each shard
 OPEN_FILES = 128                # shards of a split kept open; a system grants a process 1,024 files, and ImageNet has 1,300 shards
 
 
@@ -75,18 +77,28 @@ class Split:
             raise StoreError(f"{shard.path} cannot be read ({error.strerror}); if it is gone, prepare the store again") from error
         shard.read(record, out, handle, check)
 
-    def verify(self) -> Iterator[tuple[int, str | None]]:
-        """Reads everything: yields (pictures checked so far, None) per shard, or the sentence of the first damage in that shard."""
-        done, pixels = 0, np.empty(self.shape, np.uint8)
-        for number, shard in enumerate(self._shards):
-            problem = None
-            for record in range(len(shard.labels)):
-                try:
-                    self._read(number, record, pixels, check=True)
-                except StoreError as error:
-                    problem = problem or str(error)
-            done += len(shard.labels)
-            yield done, problem
+    def verify(self, workers: int = 1) -> Iterator[tuple[int, list[str]]]:
+        """Reads everything, `workers` shards at a time: yields (pictures checked so far, what is damaged in one shard) shard by shard."""
+        done = 0
+        with ThreadPoolExecutor(workers, thread_name_prefix="minialex-verify") as pool:
+            try:
+                for shard, damage in zip(self._shards, pool.map(self._damage, range(len(self._shards))), strict=True):
+                    done += len(shard.labels)
+                    yield done, damage
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _damage(self, number: int) -> list[str]:
+        """One sentence per record of a shard that cannot be had, at most DAMAGES."""
+        pixels, found = np.empty(self.shape, np.uint8), []
+        for record in range(len(self._shards[number].labels)):
+            try:
+                self._read(number, record, pixels, check=True)
+            except StoreError as error:
+                found.append(str(error))
+                if len(found) == DAMAGES:
+                    break
+        return found
 
 
 class Store:
@@ -153,8 +165,8 @@ class Store:
         return self._splits[name]
 
     def verify(self) -> list[str]:
-        """Reads every picture of every split; one sentence per damaged shard."""
-        return [problem for name in self.splits for _, problem in self.split(name).verify() if problem]
+        """Reads every picture of every split; one sentence per damaged record, at most DAMAGES of a shard."""
+        return [problem for name in self.splits for _, damage in self.split(name).verify() for problem in damage]
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(self.split(name)):,} {name}" for name in self.splits)
