@@ -258,3 +258,12 @@ def test_store_verify_names_all_damage(folder, capsys):
 def test_what_the_verb_refuses(folder, capsys, arguments, sentence):
     assert main(["store", *(str(folder) if word == "STORE" else word for word in arguments)]) == 2
     assert re.search(sentence, capsys.readouterr().err)
+
+
+def test_prepare_takes_the_kind(tmp_path, capsys):
+    place = tmp_path / "pictures"
+    for split, name, number in [("train", "a", 0), ("train", "b", 1), ("val", "a", 2), ("val", "b", 3)]:
+        (place / split / name).mkdir(parents=True)
+        Image.fromarray(pixels(split, number, 24)).save(place / split / name / "1.png")
+    assert main(["prepare", str(place), "--out", str(tmp_path / "store"), "--record", "16", "--kind", "jpeg", "-q"]) == 0
+    assert Store(tmp_path / "store").kind == JPEG

@@ -11,7 +11,8 @@ def main(options: argparse.Namespace) -> None:
     """Decode pictures once into a store, which training then reads without decoding."""
     from ..data import open_source
     from ..data import prepare as run
-    store = run(open_source(options.data), options.out, record=options.record, workers=options.workers, progress=not options.quiet)
+    store = run(open_source(options.data), options.out, record=options.record, workers=options.workers, progress=not options.quiet,
+                kind=options.kind)
     if not options.quiet:
         print(store)
 
@@ -24,6 +25,8 @@ def add(verbs) -> None:
     group.add_argument("--out", type=path, required=True, metavar="DIR", help="the store's folder (no default)")
     group.add_argument("--record", type=whole(1, 4096), default=256, metavar="PIXELS",
                        help="side of a stored picture (default: 256, the paper's)")
+    group.add_argument("--kind", choices=("raw", "jpeg"), default="raw",
+                       help="records as bytes, 252 GB for ImageNet, or as JPEG of a tenth, decoded when read (default: raw)")
     group = p.add_argument_group("machine")
     group.add_argument("-j", "--workers", type=whole(1), default=2, metavar="N",
                        help="decoding threads; never changes a bit (default: 2)")
