@@ -11,7 +11,7 @@ from ..spec import MiniAlexError
 
 
 def main(options: argparse.Namespace) -> None:
-    """Look into a prepared store: info (what it is), verify (reads and checks everything), show N (one picture as a PNG file)."""
+    """Look into a prepared store: what it is, whether it is sound, one picture."""
     from ..data import Store
     if (options.number is not None) != (options.what == "show"):
         raise MiniAlexError("minialex store show STORE N needs the number of a picture, from 0 on; info and verify take none")
@@ -101,9 +101,9 @@ def _show(store, options: argparse.Namespace) -> None:
 def add(verbs) -> None:
     p = verbs.add_parser("store", help="look into a prepared store", description=main.__doc__)
     group = p.add_argument_group("what")
-    group.add_argument("what", choices=("info", "verify", "show"), metavar="info|verify|show", help="what to do (no default)")
-    group.add_argument("store", type=path, metavar="STORE", help="the store's folder (no default)")
-    group.add_argument("number", nargs="?", type=whole(0), metavar="N", help="number of a picture in its split, of show (no default)")
+    group.add_argument("what", choices=("info", "verify", "show"), metavar="info|verify|show", help="its table of contents; read and check everything; one picture")
+    group.add_argument("store", type=path, metavar="STORE", help="the store's folder")
+    group.add_argument("number", nargs="?", type=whole(0), metavar="N", help="number of a picture in its split, of show (default: none)")
     group.add_argument("--split", choices=("train", "val", "test"), help="of show (default: the first there is)")
     group.add_argument("--out", type=path, metavar="FILE", help="PNG file of show (default: SPLIT-N.png)")
     group.add_argument("-j", "--workers", type=whole(1), default=2, metavar="N", help="threads of verify (default: 2)")
