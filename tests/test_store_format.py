@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import struct
 import types
 import zlib
@@ -267,3 +268,16 @@ def test_prepare_takes_the_kind(tmp_path, capsys):
         Image.fromarray(pixels(split, number, 24)).save(place / split / name / "1.png")
     assert main(["prepare", str(place), "--out", str(tmp_path / "store"), "--record", "16", "--kind", "jpeg", "-q"]) == 0
     assert Store(tmp_path / "store").kind == JPEG
+
+
+def test_a_disk_too_small_for_raw_records_may_hold_jpeg(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    for free, fits in ((30 * 24 * 24 * 3 // 10, True), (30 * 24 * 24 * 3 // 40, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))
+        with pytest.raises(StoreError, match="the store needs 51,840 more bytes"):
+            make(tmp_path / "raw", "raw", counts=COUNTS)
+        if fits:
+            make(tmp_path / "jpeg")
+        else:
+            with pytest.raises(StoreError, match="the store needs 1,555 more bytes"):
+                make(tmp_path / "none")

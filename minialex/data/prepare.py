@@ -25,7 +25,7 @@ import numpy as np
 from ..files import sweep, write_json
 from .audit import Progress, finish, read_note
 from .decode import DESCRIPTION, VERSION, decode_item
-from .record import KINDS, pack
+from .record import KINDS, LEAST, pack
 from .shard import StoreError, kind_number, open_shard, write_shard
 from .source import ImageError, Item, Source, shown
 from .store import MANIFEST, UNFINISHED, Store, shard_name
@@ -89,7 +89,7 @@ def prepare(source: Source, out: str | os.PathLike, record: int = 256, workers: 
     try:
         with _locked(out, plan):
             try:
-                _check_space(source, out, record)
+                _check_space(source, out, plan)
                 _make(source, out, plan, workers, progress)
             except BaseException as error:
                 # No shard finished, or none of any use: leave nothing behind.
@@ -243,13 +243,13 @@ def _decoded(items: Iterator[Item], record: int, workers: int, measure: bool, ki
                 future.cancel()
 
 
-def _check_space(source: Source, out: Path, record: int) -> None:
-    """Refuses to begin what cannot end: bytes still needed against bytes free."""
+def _check_space(source: Source, out: Path, plan: dict) -> None:
+    """Refuses to begin what cannot end: bytes still needed, at the least, against bytes free."""
     counts = [source.count(split) for split in source.splits]
     if None in counts:
         return
     there = sum(path.stat().st_size for path in out.glob("*.shard"))
-    need = sum(counts) * record * record * 3 - there
+    need = sum(counts) * plan["record"] ** 2 * 3 * LEAST[kind_number(plan["kind"])] // 100 - there
     have = shutil.disk_usage(out).free
     if need > have:
         raise StoreError(f"{out}: the store needs {need:,} more bytes, but the disk has {have:,}; make room, "

@@ -14,6 +14,7 @@ from PIL import Image
 RAW, JPEG = 0, 1                        # as written in a shard
 KINDS = ("raw", "jpeg")                 # their names, in that order
 QUALITY, HALVED = 90, "4:2:0"
+LEAST = (100, 3)                        # bytes of a record in per cent of the raw ones, for a disk that is far too small
 DESCRIPTIONS = ("uint8 as they are", f"JPEG, quality {QUALITY}, {HALVED}")
 
 

@@ -101,7 +101,8 @@ def _show(store, options: argparse.Namespace) -> None:
 def add(verbs) -> None:
     p = verbs.add_parser("store", help="look into a prepared store", description=main.__doc__)
     group = p.add_argument_group("what")
-    group.add_argument("what", choices=("info", "verify", "show"), metavar="info|verify|show", help="its table of contents; read and check everything; one picture")
+    group.add_argument("what", choices=("info", "verify", "show"), metavar="info|verify|show",
+                       help="its table of contents; read and check everything; one picture")
     group.add_argument("store", type=path, metavar="STORE", help="the store's folder")
     group.add_argument("number", nargs="?", type=whole(0), metavar="N", help="number of a picture in its split, of show (default: none)")
     group.add_argument("--split", choices=("train", "val", "test"), help="of show (default: the first there is)")
