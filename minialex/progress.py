@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
@@ -45,3 +46,18 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def reading(title: str, *, stream=None, quiet: bool = False) -> Callable[[int, int], None]:
+    """A callback (bytes done, bytes in all) that shows how far the reading of large files has come, with rate and time left."""
+    began, bar = time.monotonic(), None
+
+    def update(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or Progress(total, stream=stream or sys.stderr, quiet=quiet)
+        rate = max(1.0, done / max(1e-9, time.monotonic() - began))
+        bar.update(done, f"{title}: {done / 2**30:.1f} of {total / 2**30:.1f} GiB, {rate / 2**20:.0f} MiB/s, "
+                         f"{clock((total - done) / rate)} left")
+        if done >= total:
+            bar.close()
+    return update

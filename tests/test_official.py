@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pictures import packed, picture, tar, tree
 
+from minialex.cli import main
 from minialex.data import archive, cifar, ilsvrc, matfile
 from minialex.data.decode import decode_item
 from minialex.data.source import DataError, open_source
@@ -115,7 +116,7 @@ def test_official_size_demands_the_official_sum(tmp_path, monkeypatch):
     assert seen[-1] == (sum(entry.size for entry in real.values()),) * 2
 
     monkeypatch.setitem(ilsvrc.ARCHIVES, ilsvrc.VAL, real[ilsvrc.VAL]._replace(md5="0" * 32))
-    with pytest.raises(DataError, match=rf"{ilsvrc.VAL} has the official size but MD5 .* instead of 0{{32}}, .*download it again$"):
+    with pytest.raises(DataError, match=rf"{ilsvrc.VAL} has the official size but MD5 .* instead of 0{{32}}, .*download it again, or"):
         open_source(top)
     allowed = open_source(top, allow_unverified=True)
     assert not allowed.verified and f"wrong MD5 of {ilsvrc.VAL}" in allowed.reason and allowed.count("val") == 4
@@ -123,6 +124,44 @@ def test_official_size_demands_the_official_sum(tmp_path, monkeypatch):
     monkeypatch.setitem(ilsvrc.ARCHIVES, ilsvrc.TRAIN, real[ilsvrc.TRAIN]._replace(size=1))
     with pytest.raises(DataError, match="has the official size but MD5"):
         open_source(top)
+
+
+def test_a_sum_is_taken_once(tmp_path, monkeypatch, capsys):
+    """The 148 GB of the training archive are not summed again by a resumed preparation; a changed archive is."""
+    top, out = official(tmp_path / "archives"), tmp_path / "store"
+    for name, entry in ilsvrc.ARCHIVES.items():
+        content = (top / name).read_bytes()
+        monkeypatch.setitem(ilsvrc.ARCHIVES, name, archive.Official(len(content), hashlib.md5(content).hexdigest(), entry.pictures))
+    kept, read = tmp_path / "sums.json", []
+
+    def bytes_read():
+        read.clear()
+        found = open_source(top, progress=lambda done, total: read.append(done), kept=kept)
+        assert found.verified
+        return len(read)
+    assert bytes_read() == 3 and bytes_read() == 0
+    (top / ilsvrc.VAL).touch()
+    assert bytes_read() == 1 and bytes_read() == 0
+    kept.write_text('{"x": [')                              # a torn note only costs the sums
+    assert bytes_read() == 3 and bytes_read() == 0
+
+    content = (top / ilsvrc.VAL).read_bytes()
+    (top / ilsvrc.VAL).write_bytes(content[:-1] + b"x")
+    with pytest.raises(DataError, match=r"MD5 .* download it again, or take it as it is with minialex prepare --allow-unverified"):
+        bytes_read()
+    words = ["prepare", "--src", str(top), "--out", str(out), "--record", "8"]
+    assert main([*words, "-q"]) == 2 and "--allow-unverified" in capsys.readouterr().err and not out.exists()
+    monkeypatch.setitem(ilsvrc.ARCHIVES, ilsvrc.TRAIN, ilsvrc.ARCHIVES[ilsvrc.TRAIN]._replace(pictures=0))
+    monkeypatch.setitem(ilsvrc.ARCHIVES, ilsvrc.VAL, ilsvrc.ARCHIVES[ilsvrc.VAL]._replace(pictures=0))
+    (top / ilsvrc.VAL).write_bytes(content[:-1] + b"\1")    # in the padding behind the end mark
+    assert main([*words, "--allow-unverified"]) == 0
+    assert f"wrong MD5 of {ilsvrc.VAL}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["prepare", "--out", "store"], ["prepare", "here", "--src", "there", "--out", "store"]])
+def test_what_to_prepare_is_said_once(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2 and "say once what to prepare" in capsys.readouterr().err
 
 
 def test_published_sizes_and_sums():

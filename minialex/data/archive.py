@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import tarfile
 import zlib
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from ..files import write_json
 from .source import MAX_FILE_BYTES, DataError, ImageError, shown
 
 MAX_HEADER_BYTES = 1 << 20  # long names and pax records; real ones have a few hundred bytes
@@ -152,6 +154,15 @@ def stamp(path: Path) -> str:
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
+def _known(kept: Path | None) -> dict[str, dict[str, str]]:
+    """What `verify` kept; nothing where the file is not there or not what it should be."""
+    try:
+        known = json.loads(kept.read_text()) if kept else {}
+        return {key: {"stamp": str(entry["stamp"]), "md5": str(entry["md5"])} for key, entry in known.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
 class Official(NamedTuple):
     """An archive as published: bytes, MD5, and the pictures in it."""
 
@@ -161,24 +172,39 @@ class Official(NamedTuple):
 
 
 def verify(
-    folder: Path, table: dict[str, Official], allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None
+    folder: Path, table: dict[str, Official], allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None,
+    kept: Path | None = None,
 ) -> tuple[bool, str]:
     """(verified, reason) for the archives named in `table`: every one of official size is summed, and a wrong sum is refused
-    unless allowed; verified only if all are as published.  `progress` gets bytes done and bytes in all."""
+    unless allowed; verified only if all are as published.  `progress` gets bytes done and bytes in all.
+
+    `kept` is a JSON file of sums taken before: an archive whose name, size, time and inode are those of its entry is not summed again
+    (the three of 2012 take minutes).  New sums are added to it.
+    """
     sized = {name: official for name, official in table.items() if (folder / name).stat().st_size == official.size}
+    known = _known(kept)
     total, done, wrong = sum(official.size for official in sized.values()), 0, []
     for name, official in sized.items():
-        digest = hashlib.md5(usedforsecurity=False)
-        with open(folder / name, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-                done += len(block)
-                if progress:
-                    progress(done, total)
-        if digest.hexdigest() != official.md5:
+        status = os.stat(folder / name)
+        key, mark = os.fspath((folder / name).absolute()), f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+        if known.get(key, {}).get("stamp") != mark:
+            digest = hashlib.md5(usedforsecurity=False)
+            with open(folder / name, "rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+                    done += len(block)
+                    if progress:
+                        progress(done, total)
+            known[key] = {"stamp": mark, "md5": digest.hexdigest()}
+            if kept:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_json(kept, known)
+        else:
+            done += official.size
+        if (found := known[key]["md5"]) != official.md5:
             if not allow_unverified:
-                raise DataError(f"{shown(folder / name)} has the official size but MD5 {digest.hexdigest()} instead of {official.md5}, "
-                                f"so it is damaged; download it again")
+                raise DataError(f"{shown(folder / name)} has the official size but MD5 {found} instead of {official.md5}, so it is "
+                                f"damaged; download it again, or take it as it is with minialex prepare --allow-unverified")
             wrong.append(name)
     if wrong:
         return False, f"wrong MD5 of {', '.join(wrong)}, taken because unverified archives were allowed"

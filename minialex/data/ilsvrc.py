@@ -40,14 +40,15 @@ class Ilsvrc(Source):
 
     kind = "ilsvrc"
 
-    def __init__(self, path: Path, *, allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, path: Path, *, allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None,
+                 kept: Path | None = None) -> None:
         path = Path(path)
         here = [name for name in ARCHIVES if (path / name).is_file()]
         if VAL in here and DEVKIT not in here:
             raise DataError(f"{shown(path)} has {VAL} but not {DEVKIT}, which holds the validation labels; put it beside")
         if TRAIN not in here and VAL not in here:
             raise DataError(f"{shown(path)} has neither {TRAIN} nor {VAL}; put the archives beside {DEVKIT}")
-        verified, reason = verify(path, {name: ARCHIVES[name] for name in here}, allow_unverified, progress)
+        verified, reason = verify(path, {name: ARCHIVES[name] for name in here}, allow_unverified, progress, kept)
         notes, in_train = [], _class_tars(path / TRAIN) if TRAIN in here else []
         if DEVKIT in here:
             classes, self.truth = _devkit(path / DEVKIT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..progress import reading
 from . import synthetic
 from .prepare import prepare
 from .source import DataError, Source, open_source
@@ -21,7 +22,9 @@ def locate(data: str | Path | None) -> Source | Store:
     into archives of the official ILSVRC layout first and read through the same door as the real ones."""
     if data is None:
         return open_source(synthetic.make_if_absent(FOLDER / "embedded-archives"))
-    return Store(data) if is_store(data) else open_source(data)
+    if is_store(data):
+        return Store(data)
+    return open_source(data, progress=reading("MD5 of the archives"), kept=FOLDER / "md5.json")
 
 
 def count(found: Source | Store, *splits: str) -> int | None:

@@ -122,12 +122,14 @@ def read_names(text: str) -> dict[str, str]:
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
-def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None) -> Source:
+def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None,
+                kept: Path | None = None) -> Source:
     """Finds out what kind of picture set stands at `path` and opens it.
 
     Looked for in this order: a CIFAR-10 archive or an archive of a folder tree (path is a file); the official ILSVRC archives,
     CIFAR-10's binary batches, a folder-per-class tree (path is a folder).  Only archives of exactly the official size are summed
-    (MD5), which calls `progress(bytes done, bytes in all)`; a wrong sum is refused unless `allow_unverified`.
+    (MD5), which calls `progress(bytes done, bytes in all)`; a wrong sum is refused unless `allow_unverified`.  `kept` is a
+    file of sums already taken (archive.verify).
 
     Raises
     ------
@@ -154,7 +156,7 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
     if not names:
         raise DataError(f"{shown(path)} is an empty folder; put one folder of pictures per class into it, or check the path")
     if any(name in ilsvrc.ARCHIVES for name in names):
-        return ilsvrc.Ilsvrc(path, allow_unverified=allow_unverified, progress=progress)
+        return ilsvrc.Ilsvrc(path, allow_unverified=allow_unverified, progress=progress, kept=kept)
     if cifar.is_here(names):
         return cifar.Cifar10(path, allow_unverified=allow_unverified)
     if "manifest.json" in names:
