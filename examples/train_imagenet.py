@@ -15,7 +15,8 @@ def main() -> None:
     options = training_parser().parse_args()
     if options.evaluate:
         return train.main(options)
-    with Trainer(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes) as trainer:
+    with Trainer(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes,
+                 stall_timeout=options.stall_timeout) as trainer:
         for epoch in trainer.epochs():
             for batch in trainer.batches(epoch):
                 trainer.learn(batch)                # input transform, fprop, bprop, update (paper, section 5)

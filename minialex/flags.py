@@ -16,7 +16,7 @@ from typing import NoReturn
 from . import distributed
 from .data.source import shown
 from .nets import RECIPES
-from .spec import Diverged, Interrupted, MiniAlexError
+from .spec import Diverged, Interrupted, MiniAlexError, Stalled
 
 DEVICES = ("cpu; cuda:0, a GPU; cuda:0,cuda:1, a column of the network on each; emulated:0, the GPU's kernels on the CPU; "
            "reference, the slow oracle")
@@ -170,6 +170,8 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
                        help="at most N batches an epoch, of training and of validation (default: all)")
     group.add_argument("--checkpoint-minutes", type=number(0), default=10.0, metavar="M",
                        help="checkpoint inside long epochs too (default: 10)")
+    group.add_argument("--stall-timeout", type=number(0), default=120.0, metavar="SECONDS",
+                       help="stop when no pictures came for so long, 0: wait for ever (default: 120)")
     group.add_argument("--statistics", type=whole(1), metavar="N",
                        help="mean weight, update and gradient of each layer every N steps, to statistics.jsonl (default: none)")
     group.add_argument("--tensorboard", action="store_true", help="also write events for TensorBoard (default: none)")
@@ -178,7 +180,7 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
 
 
 def guarded(main: Callable[[], None]) -> int:
-    """Runs `main`; every expected failure becomes one sentence on stderr and an exit status: 2 bad input, 70 diverged, 74 disk,
+    """Runs `main`; every expected failure becomes one sentence on stderr and an exit status: 2 bad input, 70 diverged, 74 disk, 75 no data,
     130 and 143 interrupted, 141 when nobody reads the output any more (`| head`), which is no reason to complain.
     Where several ranks run, one that fails ends all; what all refuse alike is said once."""
     for stream in (sys.stdout, sys.stderr):
@@ -225,6 +227,8 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str | None]:
         return error.status, str(error)
     except Diverged as error:
         return 70, str(error)
+    except Stalled as error:
+        return 75, str(error)
     except MiniAlexError as error:
         return 74 if getattr(error.__cause__, "errno", None) in DISK else 2, str(error)
     except MemoryError as error:

@@ -45,6 +45,10 @@ class Diverged(MiniAlexError):
     """The loss stopped being a number."""
 
 
+class Stalled(MiniAlexError):
+    """Pictures did not come for so long that a disk or a network share must have died."""
+
+
 class Interrupted(MiniAlexError):
     """SIGTERM or SIGINT: the step was finished and a checkpoint written."""
 

@@ -47,8 +47,8 @@ class Trainer:
     """
 
     def __init__(self, asked: dict, *, resume: str | None = None, quiet: bool = False, checkpoint_minutes: float = 10.0,
-                 pictures: bool = True):
-        self.world, self.checkpoint_seconds = distributed.world(), checkpoint_minutes * 60
+                 stall_timeout: float = 120.0, pictures: bool = True):
+        self.world, self.checkpoint_seconds, self.stall_timeout = distributed.world(), checkpoint_minutes * 60, stall_timeout
         self.quiet = quiet or self.world.rank > 0
         self._looking = {"every": asked.get("statistics") or 0, "tensorboard": bool(asked.get("tensorboard")), "pictures": pictures}
         with self.world.together():
@@ -130,7 +130,8 @@ class Trainer:
         self.split, self.validation = self.store.split("train"), validation_split(self.store)
         self._check_batch(len(self.split))                      # some pictures may have been unreadable
         self.loader = Loader(self.split, self.store, augmentation=recipe.augmentation, crop=recipe.crop, batch=config.batch,
-                             seed=config.seed, workers=config.workers, rank=self.world.rank, ranks=self.world.size)
+                             seed=config.seed, workers=config.workers, rank=self.world.rank, ranks=self.world.size,
+                             stall_timeout=self.stall_timeout)
         self.means = on_each(self.net, self.store.mean)
         shares = np.bincount(self.split.labels, minlength=classes) / len(self.split)
         self.chance_loss = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())

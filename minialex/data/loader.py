@@ -6,15 +6,13 @@ A batch is a pure function of (store, seed, epoch, index): threads only decide w
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from time import monotonic
 
 import numpy as np
 
 from ..nets.recipe import Augmentation
+from .ahead import ahead
 from .augment import View, draw, offset_count
 from .order import epoch_order
 from .source import DataError
@@ -71,18 +69,20 @@ class Loader:
     check : bool                    compare each picture's check sum when it is read
     rank, ranks : int               this process reads its share of each training batch alone: part `rank` of `ranks`, equal where they
                                     can be, in the order of the batch; the last batch of an epoch may have none for it
+    stall_timeout : float           seconds without a batch after which Stalled is raised, naming file and thread; 0 waits for ever
 
     `waited` counts the seconds the caller stood waiting for batches.
     """
 
     def __init__(self, split: Split, store: Store, *, augmentation: Augmentation, crop: int, batch: int, seed: int = 0, workers: int = 2,
-                 prefetch: int = PREFETCH, check: bool = True, rank: int = 0, ranks: int = 1):
+                 prefetch: int = PREFETCH, check: bool = True, rank: int = 0, ranks: int = 1,
+                 stall_timeout: float = 120.0):
         if batch < 1 or workers < 1:
             raise DataError(f"a batch of {batch} pictures and {workers} workers: both start at 1")
         offset_count(store.record, crop, augmentation.inclusive)
         self.split, self.augmentation, self.crop, self.batch = split, augmentation, crop, batch
         self.seed, self.workers, self.prefetch, self.check = seed, workers, prefetch, check
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.ranks, self.stall_timeout = rank, ranks, stall_timeout
         self.waited = 0.0
         self._record, self._directions = store.record, store.colour_directions
 
@@ -129,25 +129,11 @@ class Loader:
     def _ahead(self, make: Callable[[int], Batch], start: int) -> Iterator[Batch]:
         """make(start), make(start + 1), ... in order, computed ahead by threads that end with this generator, however it ends."""
         depth = max(1, self.prefetch // (-(-self.batch // self.ranks) * int(np.prod(self.split.shape))))
-        indices = iter(range(start, len(self)))
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="minialex-loader")
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            for index in indices:
-                waiting.append(pool.submit(make, index))
-                if len(waiting) >= depth:
-                    break
-            while waiting:
-                began = monotonic()
-                batch = waiting.popleft().result()
-                self.waited += monotonic() - began
-                yield batch
-                del batch               # else it would live beside `depth` others
-                for index in indices:
-                    waiting.append(pool.submit(make, index))
-                    break
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return ahead(make, iter(range(start, len(self))), depth=depth, workers=self.workers, timeout=self.stall_timeout,
+                     doing=self.split.reading.get, waited=self._wait, name="minialex-loader")
+
+    def _wait(self, seconds: float) -> None:
+        self.waited += seconds
 
 
 def transform(ops, batch: Batch, mean, out) -> None:

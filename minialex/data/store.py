@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class Split:
         self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         # Eviction forgets a handle; it closes when the last thread that reads through it has let go.
         self._handle = lru_cache(maxsize=OPEN_FILES)(lambda number: Handle(shards[number].path))
+        self.reading: dict[int, str] = {}       # thread -> where it reads or last read
         self.labels = np.concatenate([shard.labels for shard in shards]) if shards else np.empty(0, np.int32)
         self.labels.flags.writeable = False
 
@@ -71,6 +73,7 @@ class Split:
 
     def _read(self, number: int, record: int, out: np.ndarray, check: bool) -> None:
         shard = self._shards[number]
+        self.reading[get_ident()] = f"{shard.path}, record {record}"
         try:
             handle = self._handle(number)
         except OSError as error:

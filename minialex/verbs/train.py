@@ -14,7 +14,8 @@ def main(options: argparse.Namespace) -> None:
     from .. import rundir
     from ..train import run
     if not options.evaluate:
-        run(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes)
+        run(vars(options), resume=options.resume, quiet=options.quiet, checkpoint_minutes=options.checkpoint_minutes,
+            stall_timeout=options.stall_timeout)
         return
     if not options.resume:
         raise MiniAlexError("--evaluate needs a network: add --resume CHECKPOINT, --resume RUN_DIRECTORY or --resume auto")
