@@ -104,6 +104,7 @@ def left():
 
 @pytest.mark.parametrize("cycles", [60, pytest.param(1000, marks=pytest.mark.long)])
 def test_starting_and_stopping_leaves_nothing(folder, cycles):
+    gc.collect()
     files = len(os.listdir("/proc/self/fd"))
     for cycle in range(cycles):
         batches = loader(folder).batches(cycle)
