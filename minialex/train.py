@@ -263,8 +263,9 @@ class Trainer:
         own = sums_of(self.ops.to_host(net.probabilities[:n]), batch.labels, own, self.recipe.ties) if n else (0, 0, 0)
         sums = self.world.add(np.array([*own, *self._wishes()], np.float64))
         loss = float(sums[0]) / batch.total
-        if not math.isfinite(loss):
-            raise distributed.everywhere(Diverged(f"the loss became {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
+        # A weight of minus infinity hides behind its ReLU: the loss stays a number.
+        if not (math.isfinite(loss) and all(arena.finite(self.step) for arena in net.params.arenas())):
+            raise distributed.everywhere(Diverged(f"the loss is {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
                                                   f"{net.first_nonfinite() or 'the loss'}. {self._way_back()}"))
         with np.errstate(all="ignore"):
             if n:
@@ -317,8 +318,14 @@ class Trainer:
         train = self._train_metrics()
         progress = Progress(len(self.validation), quiet=self.quiet)
         recipe = self.recipe
+
+        def validated(done: int, total: int) -> None:
+            progress.update(done, f"validation {done}/{total}")
+            if self.world.size == 1:                    # several ranks stop together, at the next step
+                self._housekeeping(*self._wishes()[:2], save=False)     # a resumed run stands behind the epoch and validates anew
+
         metrics = evaluate(self.net, self.store, self.validation, recipe, which=recipe.test_views, limit=self.config.limit_batches,
-                           progress=lambda done, total: progress.update(done, f"validation {done}/{total}"))
+                           progress=validated)
         progress.close()
         self.say(f"epoch {epoch + 1}/{self.config.epochs}: train loss {train.loss:.4f} top-1 {train.top1:.1f} %; validation {metrics}; "
                  f"rate {self.schedule.rate(epoch):g}, {(train.images - self._behind) / max(1e-9, seconds):.0f} images/s")

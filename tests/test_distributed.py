@@ -284,7 +284,7 @@ def weights_of(name: str) -> int:
     (4, ("-b", "30"), "minialex: -b 30: a batch cannot be shared equally by 4 ranks; give -b 28, or start another number of ranks"),
     (2, ("--device", "cuda:0"), "minialex: --device cuda:0: 1 device cannot be dealt out equally to the 2 ranks of this machine; name one "
      "for each, such as --device cuda:0,cuda:1, or start fewer ranks"),
-    (2, ("--lr", "1e30"), "minialex: the loss became ")])
+    (2, ("--lr", "1e30"), "minialex: the loss is ")])
 def test_bad_input_is_said_once_and_leaves_nothing(store, tmp_path, ranks, flags, sentence):
     done = train(ranks, store, *FLAGS, *flags, "--output-dir", tmp_path / "run")
     assert done.returncode == (70 if "loss" in sentence else 2)
