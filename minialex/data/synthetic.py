@@ -198,14 +198,14 @@ def make(
 
     def class_tars() -> Iterator[tuple[str, bytes]]:
         for kind in everything:
-            yield f"{kind.wnid}.tar", _tar((f"{kind.wnid}_{n + 1}.JPEG", jpeg(kind, 0, n)) for n in range(plan["train"]))
+            yield f"{kind.wnid}.tar", pack((f"{kind.wnid}_{n + 1}.JPEG", jpeg(kind, 0, n)) for n in range(plan["train"]))
 
     def val_pictures() -> Iterator[tuple[str, bytes]]:
         for i, (kind, number) in enumerate(val):
             yield f"ILSVRC2012_val_{i + 1:08d}.JPEG", jpeg(kind, 1, number)
 
-    files.write(folder / TRAIN, lambda file: _write_tar(file, class_tars()))
-    files.write(folder / VAL, lambda file: _write_tar(file, val_pictures()))
+    files.write(folder / TRAIN, lambda file: write_tar(file, class_tars()))
+    files.write(folder / VAL, lambda file: write_tar(file, val_pictures()))
     files.write(folder / DEVKIT, devkit(everything, [kind.devkit_id for kind, _ in val], plan["train"]))
     files.write_json(folder / STAMP, plan)
     return folder
@@ -238,7 +238,7 @@ def devkit(everything: list[Kind], truth: list[int], pictures_per_class: int) ->
     root = {"ILSVRC2012_ID": len(leaves) + 1, "WNID": "n99999999", "words": "coloured form", "gloss": "any of the forms in any colour",
             "num_children": len(leaves), "children": np.arange(1, len(leaves) + 1), "wordnet_height": 1, "num_train_images": 0}
     outer = DEVKIT.removesuffix(".tar.gz")
-    plain = _tar([(f"{outer}/{META}", matfile.dump("synsets", [*leaves, root])),
+    plain = pack([(f"{outer}/{META}", matfile.dump("synsets", [*leaves, root])),
                   (f"{outer}/{TRUTH}", "".join(f"{number}\n" for number in truth).encode())])
     return gzip.compress(plain, 6, mtime=0)
 
@@ -249,7 +249,7 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _write_tar(file, members) -> None:
+def write_tar(file, members) -> None:
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in members:
             info = tarfile.TarInfo(name)  # time, owner and mode are constants, so equal pictures give equal archives
@@ -258,7 +258,7 @@ def _write_tar(file, members) -> None:
             tar.members.clear()
 
 
-def _tar(members) -> bytes:
+def pack(members) -> bytes:
     buffer = io.BytesIO()
-    _write_tar(buffer, members)
+    write_tar(buffer, members)
     return buffer.getvalue()
