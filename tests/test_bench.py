@@ -183,3 +183,21 @@ def test_torch_is_imported_for_its_peer_only():
     program = ("import sys; from minialex.bench.__main__ import main; "
                "assert main(['ops', '--recipe', 'tiny', '--batch', '1', '--rounds', '1']) == 0; assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_data_rates_and_their_ratios(monkeypatch, capsys):
+    from minialex.bench import data
+    monkeypatch.setattr(data, "PICTURES", 8)
+    monkeypatch.setattr(data, "BATCH", 8)
+    monkeypatch.setattr(data, "_torch_epoch", lambda *arguments: None)      # starts processes; where PyTorch is, the bench itself does
+    table, = data.bench_data(1)
+    rates, ratios = table["pictures_per_second"], table["ratios"]
+    assert ratios["decode / Pillow"] == pytest.approx(rates["decode, one core"] / rates["Pillow open + resize, one core"], rel=0.01)
+    assert ratios["prepare, two threads / twice one"] == pytest.approx(
+        rates["prepare, two threads"] / rates["prepare, one thread"] / 2, rel=0.01)
+    assert rates["read JPEG records at random, summed"] < rates["read raw records at random"] and "DataLoader" not in str(ratios)
+    said = capsys.readouterr().out
+    for name, limit in data.LIMITS.items():
+        if name in ratios:
+            word = "met" if ratios[name] >= limit else "MISSED"
+            assert f"{word}: at least {limit:g}" in said

@@ -1,25 +1,37 @@
-"""Preparation and loading: pictures a second, beside what Pillow alone needs to open and resize them."""
+"""Preparation and loading: pictures a second, each beside what it is measured by, in turn in one process.
+
+Decoding beside plain Pillow, preparation with two threads beside one, reading records beside reading the file from end to end, the whole
+loader with augmentation beside PyTorch's DataLoader over the JPEG files, where PyTorch is installed.
+"""
 
 from __future__ import annotations
 
 import io
+import shutil
 import statistics
 import tempfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..backends import load
+from ..data import open_source, prepare
 from ..data.decode import decode
 from ..data.loader import Loader, transform
-from ..data.open import open_store
+from ..data.store import Store
 from ..nets import recipe as recipe_of
 from .measure import once
 
 SIZE = (500, 375)               # a usual ILSVRC picture
-PICTURES = 128                  # of each of two classes
-BATCH = 64
+PICTURES = 256                  # of each of two classes
+BATCH, WORKERS = 64, 2
+BLOCK = 1 << 20                 # bytes a read of the file from end to end
+# What each ratio should reach at the least.
+LIMITS = {"prepare, one thread / Pillow": 0.9, "prepare, two threads / twice one": 0.9, "raw records / end to end": 0.8,
+          "loader, raw / DataLoader": 3.0}
 
 
 def _jpeg(seed: int) -> bytes:
@@ -34,7 +46,7 @@ def _jpeg(seed: int) -> bytes:
 
 def _pillow(data: bytes, record: int) -> np.ndarray:
     """Open, resize the shorter side to `record`, crop the centre: the least anybody does."""
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         image = image.convert("RGB")
         share = record / min(image.size)
         image = image.resize([max(record, round(side * share)) for side in image.size], Image.Resampling.BICUBIC)
@@ -42,36 +54,127 @@ def _pillow(data: bytes, record: int) -> np.ndarray:
         return np.asarray(image.crop((left, top, left + record, top + record)))
 
 
+def _folder(place: Path, pictures: list[bytes]) -> Path:
+    for split in ("train", "val"):
+        for kind in ("first", "second"):
+            (place / split / kind).mkdir(parents=True)
+            for number in range(PICTURES if split == "train" else 2):
+                (place / split / kind / f"{number:04}.jpg").write_bytes(pictures[number % len(pictures)])
+    return place
+
+
+def _sequential(store: Store, check: bool) -> None:
+    """Every byte of the training shards, block by block, as `dd` reads them."""
+    block = bytearray(BLOCK)
+    for path in sorted(store.path.glob("train-*.shard")):
+        with open(path, "rb", buffering=0) as file:
+            while count := file.readinto(block):
+                if check:
+                    zlib.crc32(memoryview(block)[:count])
+
+
+def _torch_epoch(folder: Path, record: int, crop: int, mean: np.ndarray) -> Callable[[], None] | None:
+    """An epoch of PyTorch's DataLoader over the JPEG files with what training needs of each; None without PyTorch."""
+    try:
+        import torch
+        from torch.utils.data import DataLoader, Dataset
+    except ImportError:
+        return None
+    paths = sorted((folder / "train").rglob("*.jpg"))
+    middle = np.ascontiguousarray(mean[(record - crop) // 2:, (record - crop) // 2:][:crop, :crop])
+
+    class Files(Dataset):
+        def __len__(self):
+            return len(paths)
+
+        def __getitem__(self, index):
+            pixels = _pillow(paths[index].read_bytes(), record)
+            top, left, flip = (int(number) for number in torch.randint(0, record - crop, (3,)))
+            view = pixels[top:top + crop, left:left + crop].astype(np.float32) - middle
+            return torch.from_numpy(np.ascontiguousarray((view[:, ::-1] if flip % 2 else view).transpose(2, 0, 1))), 0
+
+    loader = DataLoader(Files(), batch_size=BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
+
+    def epoch() -> None:
+        for _ in loader:
+            pass
+    return epoch
+
+
 def bench_data(rounds: int) -> list[dict]:
-    """Prints and returns pictures a second: decoding in one thread, a whole preparation, an epoch of the loader, augmentation."""
+    """Prints and returns medians of pictures a second and of the ratios that the issue of loading turns on."""
     recipe = recipe_of("paper")
-    pictures = [_jpeg(seed) for seed in range(16)]
-    own, plain = [], []
-    for _ in range(rounds):         # in turn, processor time: a busy machine slows both alike
-        own.append(once(lambda: [decode(data, recipe.record, "picture") for data in pictures])[1])
-        plain.append(once(lambda: [_pillow(data, recipe.record) for data in pictures])[1])
-    rates = {"decode, one core": len(pictures) / statistics.median(own),
-             "Pillow open + resize, one core": len(pictures) / statistics.median(plain)}
-    with tempfile.TemporaryDirectory() as folder:
-        for split in ("train", "val"):
-            for kind in ("first", "second"):
-                place = Path(folder) / "pictures" / split / kind
-                place.mkdir(parents=True)
-                for number in range(PICTURES if split == "train" else 2):
-                    (place / f"{number:04}.jpg").write_bytes(pictures[number % len(pictures)])
-        wall, _ = once(lambda: open_store(Path(folder) / "pictures", recipe.record, folder=Path(folder) / "store", quiet=True))
-        rates["prepare, whole command"] = 2 * (PICTURES + 2) / wall
-        store = open_store(Path(folder) / "store", recipe.record, quiet=True)
+    pictures, record = [_jpeg(seed) for seed in range(16)], recipe.record
+    n = 2 * PICTURES
+    with tempfile.TemporaryDirectory() as place:
+        source, stores = open_source(_folder(Path(place) / "pictures", pictures)), {}
+        for kind in ("raw", "jpeg"):
+            stores[kind] = prepare(source, Path(place) / kind, record, WORKERS, False, kind=kind)
         ops = load("cpu")
-        loader = Loader(store.split("train"), store, augmentation=recipe.augmentation, crop=recipe.crop, batch=BATCH)
-        out, mean = ops.empty((1, BATCH, recipe.crop, recipe.crop, 3)), ops.from_host(store.mean.astype(np.float32))
-        batches = list(loader.batches(0))
-        reading = [once(lambda: list(loader.batches(0)))[0] for _ in range(rounds)]
-        rates["loader, an epoch"] = 2 * PICTURES / statistics.median(reading)
-        turning = [once(lambda: [transform(ops, batch, mean, out[:, :len(batch)]) for batch in batches])[0] for _ in range(rounds)]
-        rates["crop, flip, mean, colour"] = 2 * PICTURES / statistics.median(turning)
-    print(f"\npictures of {SIZE[0]} x {SIZE[1]} to records of {recipe.record}, {rounds} rounds")
-    for name, rate in rates.items():
-        print(f"{name:<34}{rate:>10.0f} pictures/s")
-    return [{"what": "data", "picture": list(SIZE), "record": recipe.record, "rounds": rounds,
-             "pictures_per_second": {name: round(rate, 1) for name, rate in rates.items()}}]
+        mean, out = ops.from_host(stores["raw"].mean), ops.empty((1, BATCH, recipe.crop, recipe.crop, 3))
+        buffer = np.empty((BATCH, record, record, 3), np.uint8)
+        order = np.random.default_rng(0).permutation(n)
+
+        def prepared(workers: int) -> None:
+            shutil.rmtree(Path(place) / "again", ignore_errors=True)
+            prepare(source, Path(place) / "again", record, workers, False)
+
+        def read(kind: str, check: bool = True) -> None:
+            for start in range(0, n, BATCH):
+                stores[kind].split("train").read(order[start:start + BATCH], buffer[:min(BATCH, n - start)], check)
+
+        def loaded(kind: str, augment: bool) -> None:
+            loader = Loader(stores[kind].split("train"), stores[kind], augmentation=recipe.augmentation, crop=recipe.crop, batch=BATCH,
+                            workers=WORKERS)
+            for batch in loader.batches(0):
+                if augment:
+                    transform(ops, batch, mean, out[:, :len(batch)])
+
+        batch = next(Loader(stores["raw"].split("train"), stores["raw"], augmentation=recipe.augmentation, crop=recipe.crop,
+                            batch=BATCH).batches(0))
+        # name: (what is done, pictures in it, whether processor time counts and not the clock)
+        contenders: dict[str, tuple[Callable[[], object], int, bool]] = {
+            "Pillow open + resize, one core": (lambda: [_pillow(data, record) for data in pictures], len(pictures), True),
+            "decode, one core": (lambda: [decode(data, record, "picture") for data in pictures], len(pictures), True),
+            "prepare, one thread": (lambda: prepared(1), n + 4, False),
+            "prepare, two threads": (lambda: prepared(2), n + 4, False),
+            "read end to end": (lambda: _sequential(stores["raw"], False), n, False),
+            "read raw records at random": (lambda: read("raw", False), n, False),
+            "read end to end, summed": (lambda: _sequential(stores["raw"], True), n, False),
+            "read raw records at random, summed": (lambda: read("raw"), n, False),
+            "read JPEG records at random, summed": (lambda: read("jpeg"), n, False),
+            "crop, flip, mean, colour": (lambda: transform(ops, batch, mean, out), BATCH, False),
+            "loader of raw records": (lambda: loaded("raw", False), n, False),
+            "loader and augmentation, raw": (lambda: loaded("raw", True), n, False),
+            "loader and augmentation, JPEG": (lambda: loaded("jpeg", True), n, False),
+        }
+        if epoch := _torch_epoch(source.path, record, recipe.crop, stores["raw"].mean):
+            contenders["PyTorch DataLoader of JPEG files"] = (epoch, n, False)
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        for lap in range(rounds + 1):                                   # in turn: a busy machine slows all alike
+            for name, (work, count, processor) in contenders.items():
+                wall, cpu = once(work)
+                if lap:                                                 # the first warms caches and starts PyTorch's workers
+                    rates[name].append(count / (cpu if processor else wall))
+    ratios = {"decode / Pillow": _ratio(rates, "decode, one core", "Pillow open + resize, one core"),
+              "prepare, one thread / Pillow": _ratio(rates, "prepare, one thread", "Pillow open + resize, one core"),
+              "prepare, two threads / twice one": _ratio(rates, "prepare, two threads", "prepare, one thread") / 2,
+              "raw records / end to end": _ratio(rates, "read raw records at random", "read end to end"),
+              "raw records / end to end, summed": _ratio(rates, "read raw records at random, summed", "read end to end, summed")}
+    if epoch:
+        for kind in ("raw", "JPEG"):
+            ratios[f"loader, {kind} / DataLoader"] = _ratio(rates, f"loader and augmentation, {kind}", "PyTorch DataLoader of JPEG files")
+    print(f"\npictures of {SIZE[0]} x {SIZE[1]} to records of {record}, {rounds} rounds, {WORKERS} threads or processes unless it says one")
+    for name, each in rates.items():
+        print(f"{name:<38}{statistics.median(each):>10.0f} pictures/s")
+    for name, ratio in ratios.items():
+        limit = LIMITS.get(name)
+        print(f"{name:<38}{ratio:>10.2f}" + (f"   {'met' if ratio >= limit else 'MISSED'}: at least {limit:g}" if limit else ""))
+    return [{"what": "data", "picture": list(SIZE), "record": record, "rounds": rounds, "workers": WORKERS,
+             "pictures_per_second": {name: round(statistics.median(each), 1) for name, each in rates.items()},
+             "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}}]
+
+
+def _ratio(rates: dict[str, list[float]], own: str, other: str) -> float:
+    """Median over the rounds of own / other: above 1, own is faster."""
+    return statistics.median(a / b for a, b in zip(rates[own], rates[other], strict=True))
