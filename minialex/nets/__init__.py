@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import warnings
 from dataclasses import fields, replace
 from functools import partial
 
@@ -53,7 +54,9 @@ def _parse(name: str) -> tuple[str, dict]:
     if not bracket:
         return name.strip(), {}
     try:
-        call = ast.parse(name.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                     # of Python about its own syntax, for a text that is refused anyway
+            call = ast.parse(name.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
             raise ValueError
         return base.strip(), {word.arg: ast.literal_eval(word.value) for word in call.keywords}
@@ -73,6 +76,9 @@ def _changed(base: Recipe, words: dict) -> Recipe:
     training = {k: v for k, v in words.items() if k in TRAINING and k not in own}
     augmentation = {k: v for k, v in words.items() if k in AUGMENTATION and k not in own}
     steps = words.get("steps")
+    steps = (steps,) if isinstance(steps, int) else steps       # (3) is 3, and was meant as (3,)
+    if steps is not None and not (isinstance(steps, tuple | list) and all(type(epoch) is int and epoch > 0 for epoch in steps)):
+        raise MiniAlexError(f"recipe {base.name}(steps={steps!r}): give the epochs after which the rate falls, for example steps=(20, 30)")
     schedule = base.schedule if steps is None else Steps(at=tuple(steps)) if steps else Constant()
     text = ", ".join(f"{k}={v!r}" for k, v in sorted(words.items()))
     changed = base.but(name=f"{base.name}({text})", about=f"{base.about}; {text}", differs=(*base.differs, f"differs by {text}"),
