@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from minialex.spec import MiniAlexError, Shape
 from minialex.testing import assert_within
 
 BATCH = 3
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def small(columns: int) -> list:
@@ -201,3 +203,15 @@ def test_data_rates_and_their_ratios(monkeypatch, capsys):
         if name in ratios:
             word = "met" if ratios[name] >= limit else "MISSED"
             assert f"{word}: at least {limit:g}" in said
+
+
+def test_the_page_of_scale_is_that_of_the_committed_rates():
+    from minialex.bench import scale
+    from minialex.spec import MiniAlexError
+    rates, where = scale.rates_of(ROOT / "benchmarks" / "results" / "cpu_data.json")
+    page = scale.page(rates, where)
+    assert (ROOT / "docs" / "SCALE.md").read_text() == page, "write it again: python -m minialex.bench.scale"
+    row = next(line for line in page.splitlines() if line.startswith("| 2 |"))      # of preparation
+    assert f"| {(1_281_167 + 50_000) / rates['prepare, two threads'] / 60:.1f} min |" in row
+    with pytest.raises(MiniAlexError, match=r"no rates of data in it .*measure them with python -m minialex\.bench data --json"):
+        scale.rates_of(ROOT / "benchmarks" / "results" / "cpu_retrieval.json")
