@@ -42,9 +42,9 @@ def test_another_seed_is_another_run(store, untouched, tmp_path):
         assert_same_run(untouched, tmp_path / "run")
 
 
-@pytest.mark.parametrize("chain", [0, 1])
+@pytest.mark.parametrize("chain", [0, 1, *(pytest.param(chain, marks=pytest.mark.long) for chain in range(2, 16))])
 def test_random_kills(store, untouched, tmp_path, chain):
-    """Thirteen kills in a chain, two chains: after a step, and before an fsync or a rename in the middle of a save.  A
+    """Thirteen kills in a chain, two chains (sixteen with --long, 208 kills): after a step, and before an fsync or a rename in the middle of a save.  A
     checkpoint after every step (0 minutes) makes each link of the chain go on from somewhere else."""
     rng, run, killed, spent = random.Random(chain), tmp_path / "run", 0, []
     while killed < 13:
