@@ -44,8 +44,8 @@ def test_another_seed_is_another_run(store, untouched, tmp_path):
 
 @pytest.mark.parametrize("chain", [0, 1, *(pytest.param(chain, marks=pytest.mark.long) for chain in range(2, 16))])
 def test_random_kills(store, untouched, tmp_path, chain):
-    """Thirteen kills in a chain, two chains (sixteen with --long, 208 kills): after a step, and before an fsync or a rename in the middle of a save.  A
-    checkpoint after every step (0 minutes) makes each link of the chain go on from somewhere else."""
+    """Thirteen kills in a chain, two chains (sixteen with --long, 208 kills): after a step, and before an fsync or a rename in the
+    middle of a save.  A checkpoint after every step (0 minutes) makes each link of the chain go on from somewhere else."""
     rng, run, killed, spent = random.Random(chain), tmp_path / "run", 0, []
     while killed < 13:
         event = rng.choice(("learn", "os.replace", "os.fsync"))
