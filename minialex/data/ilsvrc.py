@@ -1,4 +1,4 @@
-"""The official ILSVRC-2012 archives, read where they lie (paper, section 2).
+"""The official archives of ILSVRC-2012 and, under their own names, of ILSVRC-2010, read where they lie (paper, section 2).
 
     ILSVRC2012_img_train.tar        a tar of one tar per class, nXXXXXXXX.tar, of nXXXXXXXX_N.JPEG
     ILSVRC2012_img_val.tar          ILSVRC2012_val_XXXXXXXX.JPEG, flat; their labels are in the devkit
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,41 @@ ARCHIVES = {
 }
 _CLASS_TAR = re.compile(r"n\d{8}\.tar")
 _TRAIN_PICTURE = re.compile(r"n\d{8}_\d+\.JPEG")
-_VAL_PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+class Edition(NamedTuple):
+    """What the archives of a year are called, and their numbers in meta.mat."""
+
+    year: int
+    train: str
+    val: str
+    devkit: str
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        return self.train, self.val, self.devkit
+
+    @property
+    def number(self) -> str:
+        return f"ILSVRC{self.year}_ID"
+
+    @property
+    def truth(self) -> str:
+        return f"data/ILSVRC{self.year}_validation_ground_truth.txt"
+
+    @property
+    def val_picture(self) -> re.Pattern:
+        return re.compile(rf"ILSVRC{self.year}_val_(\d{{8}})\.JPEG")
+
+
+EDITIONS = (Edition(2012, TRAIN, VAL, DEVKIT),
+            Edition(2010, "ILSVRC2010_images_train.tar", "ILSVRC2010_images_val.tar", "ILSVRC2010_devkit-1.0.tar.gz"))
+
+
+def editions(names: Iterable[str]) -> list[Edition]:
+    """The years of which any archive is among the names of a folder."""
+    there = set(names)
+    return [edition for edition in EDITIONS if there & set(edition.names)]
 
 
 class Ilsvrc(Source):
@@ -43,27 +78,35 @@ class Ilsvrc(Source):
     def __init__(self, path: Path, *, allow_unverified: bool = False, progress: Callable[[int, int], None] | None = None,
                  kept: Path | None = None) -> None:
         path = Path(path)
-        here = [name for name in ARCHIVES if (path / name).is_file()]
-        if VAL in here and DEVKIT not in here:
-            raise DataError(f"{shown(path)} has {VAL} but not {DEVKIT}, which holds the validation labels; put it beside")
-        if TRAIN not in here and VAL not in here:
-            raise DataError(f"{shown(path)} has neither {TRAIN} nor {VAL}; put the archives beside {DEVKIT}")
-        verified, reason = verify(path, {name: ARCHIVES[name] for name in here}, allow_unverified, progress, kept)
-        notes, in_train = [], _class_tars(path / TRAIN) if TRAIN in here else []
-        if DEVKIT in here:
-            classes, self.truth = _devkit(path / DEVKIT)
+        found = editions(name for edition in EDITIONS for name in edition.names if (path / name).is_file())
+        if len(found) != 1:
+            years = " and ".join(str(edition.year) for edition in found) or "no year"
+            raise DataError(f"{shown(path)} has archives of {years}, whose classes are not the same; give a folder with those of one year")
+        self.edition = edition = found[0]
+        train, val, devkit = edition.names
+        here = [name for name in edition.names if (path / name).is_file()]
+        if val in here and devkit not in here:
+            raise DataError(f"{shown(path)} has {val} but not {devkit}, which holds the validation labels; put it beside")
+        if train not in here and val not in here:
+            raise DataError(f"{shown(path)} has neither {train} nor {val}; put the archives beside {devkit}")
+        verified, reason = False, f"no official MD5 of ILSVRC-{edition.year} is known here"
+        if edition.year == 2012:
+            verified, reason = verify(path, {name: ARCHIVES[name] for name in here}, allow_unverified, progress, kept)
+        notes, in_train = [], _class_tars(path / train) if train in here else []
+        if devkit in here:
+            classes, self.truth = _devkit(path / devkit, edition)
             known = {info.id for info in classes}
             if unknown := [wnid for wnid in in_train if wnid not in known]:
-                raise DataError(f"{shown(path / TRAIN)} has class {unknown[0]}, which the devkit's {META} does not know; "
+                raise DataError(f"{shown(path / train)} has class {unknown[0]}, which the devkit's {META} does not know; "
                                 f"the two are of different years, so take both from one")
             if in_train and (missing := len(known - set(in_train))):
                 notes.append(f"{missing} of {len(known)} classes have no training pictures")
         else:
             classes, self.truth = tuple(ClassInfo(wnid, wnid) for wnid in sorted(in_train)), np.zeros(0, np.int64)
-            notes.append(f"without {DEVKIT} beside, classes have no words and no ILSVRC2012_ID")
+            notes.append(f"without {devkit} beside, classes have no words and no {edition.number}")
         if len(classes) == 1:
             raise DataError(f"{shown(path)} has one class only ({classes[0].id}); a classifier needs two or more")
-        super().__init__(path, classes, tuple(split for split, name in (("train", TRAIN), ("val", VAL)) if name in here))
+        super().__init__(path, classes, tuple(split for split, name in (("train", train), ("val", val)) if name in here))
         self.verified, self.reason, self.notes = verified, reason, notes
         self._labels = {info.id: label for label, info in enumerate(classes)}
         self._label_of_devkit = {info.devkit_id: label for label, info in enumerate(classes)}
@@ -73,8 +116,7 @@ class Ilsvrc(Source):
         """Known for official archives; else one pass over the headers."""
         self._check(split)
         if split not in self._counts:
-            official = ARCHIVES[TRAIN if split == "train" else VAL]
-            known = self.verified and official.pictures
+            known = self.verified and ARCHIVES[TRAIN if split == "train" else VAL].pictures
             self._counts[split] = known or sum(1 for _ in (self._train() if split == "train" else self._val()))
         return self._counts[split]
 
@@ -85,9 +127,10 @@ class Ilsvrc(Source):
                 yield Item(name, label, read_or_refuse(member))
 
     def _train(self) -> Iterator[tuple[Member, str, int]]:
-        with opened(self.path / TRAIN) as window:
-            for outer in _class_members(window, TRAIN):
-                wnid, archive = outer.base[:9], f"{TRAIN}:{outer.base}"
+        train = self.edition.train
+        with opened(self.path / train) as window:
+            for outer in _class_members(window, train):
+                wnid, archive = outer.base[:9], f"{train}:{outer.base}"
                 for member in members(outer.window(), archive):
                     if _TRAIN_PICTURE.fullmatch(member.base):
                         if member.base[:9] != wnid:
@@ -95,13 +138,14 @@ class Ilsvrc(Source):
                         yield member, f"{archive}:{member.base}", self._labels[wnid]
 
     def _val(self) -> Iterator[tuple[Member, str, int]]:
-        for member in walk(self.path / VAL):
-            if match := _VAL_PICTURE.fullmatch(member.base):
+        val, picture = self.edition.val, self.edition.val_picture
+        for member in walk(self.path / val):
+            if match := picture.fullmatch(member.base):
                 number = int(match[1])
                 if not 1 <= number <= len(self.truth):
-                    raise DataError(f"{VAL}:{member.base} has no label: the devkit's ground truth has {len(self.truth)} lines; "
+                    raise DataError(f"{val}:{member.base} has no label: the devkit's ground truth has {len(self.truth)} lines; "
                                     f"take both archives from one year")
-                yield member, f"{VAL}:{member.base}", self._label_of_devkit[int(self.truth[number - 1])]
+                yield member, f"{val}:{member.base}", self._label_of_devkit[int(self.truth[number - 1])]
 
     def fingerprint(self) -> str:
         return hashlib.sha256("\n".join(stamp(self.path / name) for name in self._here).encode()).hexdigest()[:16]
@@ -114,7 +158,7 @@ def _class_members(window: Window, archive: str) -> Iterator[Member]:
 def _class_tars(path: Path) -> list[str]:
     """WNIDs of the archives in the training archive."""
     with opened(path) as window:
-        wnids = [member.base[:9] for member in _class_members(window, TRAIN)]
+        wnids = [member.base[:9] for member in _class_members(window, path.name)]
     if not wnids:
         raise DataError(f"{shown(path)} holds no class archives (nXXXXXXXX.tar); it is not the training archive")
     if len(set(wnids)) < len(wnids):
@@ -122,29 +166,29 @@ def _class_tars(path: Path) -> list[str]:
     return wnids
 
 
-def _devkit(path: Path) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
-    """Classes in sorted WNID order, and the ground truth's ILSVRC2012_IDs in picture order."""
+def _devkit(path: Path, edition: Edition) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
+    """Classes in sorted WNID order, and the ground truth's devkit ids in picture order."""
     name, meta, truth = shown(path), None, None
     for member in walk(path):
         inner = "/".join((member.parts or ())[-2:])
         if inner == META:
             meta = matfile.load(member.read(MAX_DEVKIT_FILE), member.label)
-        elif inner == TRUTH:
+        elif inner == edition.truth:
             truth = member.read(MAX_DEVKIT_FILE)
     if meta is None or truth is None:
-        raise DataError(f"{name} lacks {META if meta is None else TRUTH}; get the devkit archive again")
+        raise DataError(f"{name} lacks {META if meta is None else edition.truth}; get the devkit archive again")
     try:
         leaves = [synset for synset in meta["synsets"] if _number(synset["num_children"]) == 0]
-        found = (ClassInfo(str(synset["WNID"]), str(synset["words"]), _number(synset["ILSVRC2012_ID"])) for synset in leaves)
+        found = (ClassInfo(str(synset["WNID"]), str(synset["words"]), _number(synset[edition.number])) for synset in leaves)
         classes = tuple(sorted(found, key=lambda info: info.id))
         numbers = np.array([int(line) for line in truth.split()], np.int64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{name}: {META} or {TRUTH} is not as published ({error!r}); get the devkit archive again") from error
+        raise DataError(f"{name}: {META} or {edition.truth} is not as published ({error!r}); get the devkit archive again") from error
     ids = {info.devkit_id for info in classes}
     if not classes or len(ids) < len(classes) or len({info.id for info in classes}) < len(classes):
         raise DataError(f"{name}: {META} lists no classes or one twice; get the devkit archive again")
     if unknown := sorted(set(numbers.tolist()) - ids):
-        raise DataError(f"{name}: the ground truth has ILSVRC2012_ID {unknown[0]}, which {META} does not list as a class; get it again")
+        raise DataError(f"{name}: the ground truth has {edition.number} {unknown[0]}, which {META} does not list as a class; get it again")
     return classes, numbers
 
 

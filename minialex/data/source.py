@@ -127,21 +127,21 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
     """Finds out what kind of picture set stands at `path` and opens it.
 
     Looked for in this order: a CIFAR-10 archive or an archive of a folder tree (path is a file); the official ILSVRC archives,
-    CIFAR-10's binary batches, a folder-per-class tree (path is a folder).  Only archives of exactly the official size are summed
-    (MD5), which calls `progress(bytes done, bytes in all)`; a wrong sum is refused unless `allow_unverified`.  `kept` is a
-    file of sums already taken (archive.verify).
+    one tar per synset, CIFAR-10's binary batches, a folder-per-class tree (path is a folder).  Only archives of exactly the official
+    size are summed (MD5), which calls `progress(bytes done, bytes in all)`; a wrong sum is refused unless `allow_unverified`.
+    `kept` is a file of sums already taken (archive.verify).
 
     Raises
     ------
     DataError      nothing there, nothing in it, no pictures, one class only, a prepared store, CIFAR-10's Python version, ...
     """
-    from . import cifar, folder, ilsvrc  # they build on this module
+    from . import cifar, folder, ilsvrc, synsets  # they build on this module
 
     path = Path(path)
     if not path.exists():
         raise DataError(f"{shown(path)} does not exist; check the path, or leave DATA out to use the embedded pictures")
     if path.is_file():
-        if path.name in ilsvrc.ARCHIVES:
+        if ilsvrc.editions([path.name]):
             raise DataError(f"{shown(path)} is one of the three official archives; give the folder that holds them: {shown(path.parent)}")
         if path.name in cifar.ARCHIVES:
             return cifar.Cifar10(path, allow_unverified=allow_unverified)
@@ -155,8 +155,10 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
         raise DataError(f"{shown(path)} cannot be listed ({error.strerror}); check its permissions") from error
     if not names:
         raise DataError(f"{shown(path)} is an empty folder; put one folder of pictures per class into it, or check the path")
-    if any(name in ilsvrc.ARCHIVES for name in names):
+    if ilsvrc.editions(names):
         return ilsvrc.Ilsvrc(path, allow_unverified=allow_unverified, progress=progress, kept=kept)
+    if sum(synsets.is_archive(name) for name in names) > 1:
+        return synsets.SynsetTars(path, names)
     if cifar.is_here(names):
         return cifar.Cifar10(path, allow_unverified=allow_unverified)
     if "manifest.json" in names:

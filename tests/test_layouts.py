@@ -1,0 +1,97 @@
+"""Other layouts than that of 2012 through the same door: ILSVRC-2010, and one tar per synset."""
+
+import pytest
+from drawn import contents
+from pictures import listing, picture, tar
+
+from minialex.data import ilsvrc, matfile, open_source, prepare
+from minialex.data.source import DataError
+
+IDS = {"n00000001": 3, "n00000002": 1, "n00000003": 2}
+EDITION = ilsvrc.EDITIONS[1]
+
+
+def of_2010(path, truth=(2, 3, 1, 1), key="ILSVRC2010_ID"):
+    path.mkdir()
+    inner = [(f"{wnid}.tar", tar(path / "t", [(f"{wnid}_{n}.JPEG", picture(10 * n)) for n in (1, 2)]).read_bytes()) for wnid in IDS]
+    (path / "t").unlink()
+    tar(path / EDITION.train, inner)
+    tar(path / EDITION.val, [(f"val/ILSVRC2010_val_{n:08d}.JPEG", picture(n)) for n in range(1, len(truth) + 1)])
+    synsets = [{key: number, "WNID": wnid, "words": wnid, "num_children": 0} for wnid, number in IDS.items()]
+    lead = "ILSVRC2010_devkit-1.0/devkit-1.0/"
+    tar(path / EDITION.devkit, [(lead + ilsvrc.META, matfile.dump("synsets", synsets)),
+                                (lead + EDITION.truth, "".join(f"{n}\n" for n in truth).encode())], "w:gz")
+    return path
+
+
+def test_ilsvrc_2010(tmp_path):
+    found = open_source(of_2010(tmp_path / "archives"))
+    assert [(entry.id, entry.devkit_id) for entry in found.classes] == sorted(IDS.items())
+    assert found.count("train") == 6 and [label for _, label in listing(found, "train")] == [0, 0, 1, 1, 2, 2]
+    assert [label for _, label in listing(found, "val")] == [2, 0, 1, 1]           # sorted WNIDs, not the devkit's numbers
+    assert not found.verified and "no official MD5 of ILSVRC-2010" in found.reason
+    store = prepare(found, tmp_path / "store", 8, 2, False)
+    assert len(store.split("train")) == 6 and len(store.split("val")) == 4
+
+
+def test_years_are_not_mixed(tmp_path):
+    top = of_2010(tmp_path / "archives")
+    (top / ilsvrc.VAL).write_bytes(b"")
+    with pytest.raises(DataError, match="has archives of 2012 and 2010, whose classes are not the same"):
+        open_source(top)
+    with pytest.raises(DataError, match="one of the three official archives; give the folder"):
+        open_source(top / EDITION.train)
+
+
+def test_a_devkit_of_another_year_under_this_name(tmp_path):
+    with pytest.raises(DataError, match="is not as published"):
+        open_source(of_2010(tmp_path / "archives", key="ILSVRC2012_ID"))
+    with pytest.raises(DataError, match="the ground truth has ILSVRC2010_ID 9"):
+        open_source(of_2010(tmp_path / "other", truth=(2, 9)))
+
+
+def of_synsets(path, counts):
+    path.mkdir()
+    for wnid, count in counts.items():
+        tar(path / f"{wnid}.tar", [(f"{wnid}_{3 * n + 1}.JPEG", picture(n)) for n in range(count)] + [("README", b"x")])
+    (path / "synset_words.txt").write_text("n00000004 kite, bird\n")
+    return path
+
+
+def test_one_tar_per_synset(tmp_path):
+    found = open_source(of_synsets(tmp_path / "fall", {"n00000004": 21, "n00000002": 3, "n00000009": 10}))
+    assert [(entry.id, entry.name) for entry in found.classes] == [
+        ("n00000002", "n00000002"), ("n00000004", "kite, bird"), ("n00000009", "n00000009")]
+    train, val = listing(found, "train"), listing(found, "val")
+    assert val == [("n00000002_7.JPEG", 0), ("n00000004_28.JPEG", 1), ("n00000004_58.JPEG", 1), ("n00000009_28.JPEG", 2)]
+    assert len(train) == 30 and not set(train) & set(val)
+    for start in range(31):                                     # a resumed preparation begins anywhere
+        assert [item.label for item in found.items("train", start)] == [label for _, label in train[start:]]
+
+
+def test_synsets_prepared_in_one_go_or_two(tmp_path):
+    found = open_source(of_synsets(tmp_path / "fall", {"n00000004": 21, "n00000002": 3}))
+    prepare(found, tmp_path / "one", 8, 2, False, 5)
+
+    class Stopped(type(found)):
+        def items(self, split, start=0):
+            for number, item in enumerate(super().items(split, start)):
+                if number == 8 and not start:
+                    raise KeyboardInterrupt
+                yield item
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Stopped(found.path, [f"{wnid}.tar" for wnid in found.wnids]), tmp_path / "two", 8, 2, False, 5)
+    prepare(open_source(tmp_path / "fall"), tmp_path / "two", 8, 2, False, 5)
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one.keys() == two.keys() and all(one[name] == two[name] for name in one if name.endswith(".shard"))
+
+
+@pytest.mark.parametrize("files, sentence", [
+    ([("n00000008_1.JPEG", picture())], "a picture of another class; get n00000003.tar again"),
+    ([("x.JPEG", picture())], r"n00000003.tar holds no picture n00000003_NUMBER.JPEG"),
+])
+def test_synsets_that_are_not_what_they_say(tmp_path, files, sentence):
+    top = of_synsets(tmp_path / "fall", {"n00000001": 2})
+    tar(top / "n00000003.tar", files)
+    with pytest.raises(DataError, match=sentence):
+        list(open_source(top).items("train"))
