@@ -1,8 +1,8 @@
-"""Other layouts than that of 2012 through the same door: ILSVRC-2010, and one tar per synset."""
+"""Other layouts than that of 2012 through the same door: ILSVRC-2010, one tar per synset, Kaggle's, a flat val beside a list."""
 
 import pytest
 from drawn import contents
-from pictures import listing, picture, tar
+from pictures import listing, picture, tar, tree
 
 from minialex.data import ilsvrc, matfile, open_source, prepare
 from minialex.data.source import DataError
@@ -95,3 +95,64 @@ def test_synsets_that_are_not_what_they_say(tmp_path, files, sentence):
     tar(top / "n00000003.tar", files)
     with pytest.raises(DataError, match=sentence):
         list(open_source(top).items("train"))
+
+
+WNIDS = ("n00000002", "n00000005", "n00000007")
+
+
+def flat(path, outer=""):
+    """Two training pictures of each class, four validation pictures in a flat folder."""
+    return tree(path, {f"{outer}train/{wnid}/{wnid}_{n}.JPEG": 10 * n for wnid in WNIDS for n in (1, 2)} | {
+        f"{outer}val/ILSVRC2012_val_{n:08d}.JPEG": n for n in (1, 2, 3, 4)})
+
+
+def kaggle(path):
+    flat(path, "ILSVRC/Data/CLS-LOC/")
+    shows = {4: WNIDS[0], 1: WNIDS[2], 2: WNIDS[1], 3: WNIDS[2]}
+    rows = [f"ILSVRC2012_val_{n:08d},{wnid} 1 2 30 40 {wnid} 5 6 7 8 " for n, wnid in shows.items()]
+    return tree(path, {"LOC_val_solution.csv": "\n".join(["ImageId,PredictionString", *rows]).encode(),
+                       "LOC_synset_mapping.txt": b"n00000002 kite, bird\nn00000005 tench\n"})
+
+
+def test_kaggles_layout(tmp_path):
+    found = open_source(kaggle(tmp_path / "kaggle"))
+    assert [(entry.id, entry.name) for entry in found.classes] == [
+        ("n00000002", "kite, bird"), ("n00000005", "tench"), ("n00000007", "n00000007")]
+    assert found.count("train") == 6 and found.count("val") == 4 and [label for _, label in listing(found, "train")] == [0, 0, 1, 1, 2, 2]
+    assert [label for _, label in listing(found, "val")] == [2, 1, 2, 0]
+    store = prepare(found, tmp_path / "store", 8, 2, False)
+    assert store.split("val").labels.tolist() == [2, 1, 2, 0] and store.split("val").read([3]).max() == 4
+    before = found.fingerprint()
+    (tmp_path / "kaggle" / "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000002.JPEG").touch()
+    assert open_source(tmp_path / "kaggle").fingerprint() != before
+
+
+@pytest.mark.parametrize("lines", [
+    [f"val/ILSVRC2012_val_{n:08d}.JPEG {wnid}" for n, wnid in ((1, WNIDS[2]), (2, WNIDS[1]), (3, WNIDS[2]), (4, WNIDS[0]))],
+    [f"ILSVRC2012_val_{n:08d}.JPEG {label}" for n, label in ((1, 2), (2, 1), (3, 2), (4, 0))],
+])
+def test_a_flat_val_with_a_list(tmp_path, lines):
+    top = tree(flat(tmp_path / "flat"), {"val.txt": "\n".join(lines).encode()})
+    assert [label for _, label in listing(open_source(top), "val")] == [2, 1, 2, 0]
+
+
+@pytest.mark.parametrize("labels, sentence", [
+    ((3, 2, 3, 1), r"labels from 1 to 3 for 3 classes, so it does not count sorted ids from 0; they may be ILSVRC2012_IDs.*0\.1 %"),
+    ((0, 2, 3, 1), "labels from 0 to 3 for 3 classes"),
+    (("n00000002", 2, 1, 0), "names '0', which is no folder of train; .*mixed conventions give an accuracy of chance"),
+    (("n00000002", "n00000003", "n00000002", "n00000005"), "names 'n00000003', which is no folder"),
+    ((0, 1, 2), r"does not say what ILSVRC2012_val_00000004\.JPEG shows"),
+])
+def test_labels_of_unknown_or_mixed_order_are_refused(tmp_path, labels, sentence):
+    lines = [f"ILSVRC2012_val_{n:08d}.JPEG {label}" for n, label in enumerate(labels, 1)]
+    with pytest.raises(DataError, match=sentence):
+        open_source(tree(flat(tmp_path / "flat"), {"val.txt": "\n".join(lines).encode()}))
+
+
+def test_the_ground_truth_without_its_devkit_is_refused(tmp_path):
+    top = tree(flat(tmp_path / "flat"), {"ILSVRC2012_validation_ground_truth.txt": b"490\n361\n171\n822\n"})
+    with pytest.raises(DataError, match=r"holds ILSVRC2012_IDs, which are in another order .* accuracy of 0\.1 %"):
+        open_source(top)
+    (top / "ILSVRC2012_validation_ground_truth.txt").unlink()
+    with pytest.raises(DataError, match=r"neither LOC_val_solution\.csv nor val\.txt says what they show"):
+        open_source(top)

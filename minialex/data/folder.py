@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .archive import Member, read_or_refuse, stamp, walk
@@ -88,7 +88,7 @@ def resolve(pictures: Counter[tuple[str, ...]], place: str) -> Layout:
 class _Tree(Source):
     """What folders and archives of folders have in common: classes, splits and counts from a Layout."""
 
-    def __init__(self, path: Path, layout: Layout, names: dict[str, str]) -> None:
+    def __init__(self, path: Path, layout: Layout, names: dict[str, str], whole: bool = False) -> None:
         self.layout = layout
         place, counts = shown(path), layout.counts
         main = "all" if "all" in counts else "train" if "train" in counts else next(iter(counts))
@@ -104,7 +104,7 @@ class _Tree(Source):
             raise DataError(f"{place} has one class only ({shown(ids[0])!r}); a classifier needs two or more class folders")
         self.labels = {name: label for label, name in enumerate(ids)}
         # A tree without validation folder gives every tenth training picture to it.
-        self.ruled = main if "val" not in counts and main in ("all", "train") else None
+        self.ruled = main if "val" not in counts and main in ("all", "train") and not whole else None
         totals = {split: sum(of_split.values()) for split, of_split in counts.items()}
         if self.ruled:
             held = sum(held_out(i, n) for n in counts[main].values() for i in range(n))
@@ -139,7 +139,8 @@ class FolderTree(_Tree):
 
     kind = "folder"
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike, whole: bool = False) -> None:
+        """`whole`: a tree without splits is for training, all of it."""
         path = Path(path)
         pictures: Counter[tuple[str, ...]] = Counter()
         for folder, names in _folders(path):
@@ -152,13 +153,15 @@ class FolderTree(_Tree):
         if not +pictures and any(name.lower().endswith(".tar") for name in os.listdir(path)):
             raise DataError(f"{shown(path)} holds tar archives but no class folders; give the path of the archive itself")
         layout = resolve(pictures, shown(path))
+        if whole and "all" in layout.counts:
+            layout = replace(layout, counts={"train": layout.counts["all"]})
         self.root = path.joinpath(*layout.prefix)
         names = {}
         for file in (self.root / name for name in NAMES_FILES):
             if file.is_file():
                 names = read_names(read_file(file, shown(file), MAX_NAMES_BYTES).decode("utf-8", "replace"))
                 break
-        super().__init__(path, layout, names)
+        super().__init__(path, layout, names, whole)
 
     def _files(self, found: str, name: str) -> list[str]:
         """Paths of a class's pictures relative to the tree's root, sorted."""
@@ -180,7 +183,7 @@ class FolderTree(_Tree):
             for position, file in enumerate(files):
                 if self._chosen(split, found, name, position):
                     if index >= start:
-                        yield Item(shown(file), label, _Reader(os.path.join(self.root, file), shown(file)))
+                        yield Item(shown(file), label, Reader(os.path.join(self.root, file), shown(file)))
                     index += 1
 
     def fingerprint(self) -> str:
@@ -194,7 +197,7 @@ class FolderTree(_Tree):
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """Reads one file when asked; an object, not a closure, so that it can be sent to another process."""
 
     path: str

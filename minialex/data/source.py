@@ -127,7 +127,8 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
     """Finds out what kind of picture set stands at `path` and opens it.
 
     Looked for in this order: a CIFAR-10 archive or an archive of a folder tree (path is a file); the official ILSVRC archives,
-    one tar per synset, CIFAR-10's binary batches, a folder-per-class tree (path is a folder).  Only archives of exactly the official
+    one tar per synset, a flat val beside a list of labels, CIFAR-10's binary batches, a folder-per-class tree (path is a folder).
+    Only archives of exactly the official
     size are summed (MD5), which calls `progress(bytes done, bytes in all)`; a wrong sum is refused unless `allow_unverified`.
     `kept` is a file of sums already taken (archive.verify).
 
@@ -135,7 +136,7 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
     ------
     DataError      nothing there, nothing in it, no pictures, one class only, a prepared store, CIFAR-10's Python version, ...
     """
-    from . import cifar, folder, ilsvrc, synsets  # they build on this module
+    from . import cifar, flat, folder, ilsvrc, synsets  # they build on this module
 
     path = Path(path)
     if not path.exists():
@@ -159,6 +160,8 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
         return ilsvrc.Ilsvrc(path, allow_unverified=allow_unverified, progress=progress, kept=kept)
     if sum(synsets.is_archive(name) for name in names) > 1:
         return synsets.SynsetTars(path, names)
+    if found := flat.find(path):
+        return flat.FlatVal(path, *found)
     if cifar.is_here(names):
         return cifar.Cifar10(path, allow_unverified=allow_unverified)
     if "manifest.json" in names:

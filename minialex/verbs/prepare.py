@@ -28,7 +28,8 @@ def add(verbs) -> None:
     p = verbs.add_parser("prepare", help="decode pictures once into a store", description=main.__doc__)
     group = p.add_argument_group("what and where")
     group.add_argument("data", nargs="?", type=path, metavar="DATA",
-                       help="folder per class, tar of one, folder of official ILSVRC archives, CIFAR-10 binary batches (default: --src)")
+                       help="folder per class, tar of one, folder of official ILSVRC archives (2012, 2010), Kaggle's folder, "
+                            "one tar per synset, CIFAR-10 binary batches (default: --src)")
     group.add_argument("--src", type=path, metavar="DATA", help="the same, as a flag (default: DATA)")
     group.add_argument("--out", type=path, required=True, metavar="DIR", help="the store's folder (no default)")
     group.add_argument("--record", type=whole(1, 4096), default=256, metavar="PIXELS",
