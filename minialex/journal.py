@@ -40,9 +40,12 @@ class Journal:
 def read(path: Path) -> list[dict]:
     """The readable rows of a metrics.jsonl, [] where there is none."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:     # a torn line may hold any byte
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or "epoch" not in row:
+            break
+        rows.append(row)
     return rows

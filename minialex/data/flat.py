@@ -40,8 +40,8 @@ def find(path: Path) -> tuple[Path, Path] | None:
             return top, file
     if any((place / TRUTH).is_file() for place in (path, top, val)):
         raise DataError(f"{shown(path)}: {TRUTH} holds ILSVRC2012_IDs, which are in another order than the sorted WNIDs; taken for "
-                        f"labels they give an accuracy of 0.1 %.  Put the official archives with the devkit into one folder instead, or write {LISTED} "
-                        f"beside train and val, a line 'file WNID' for each picture")
+                        f"labels they give an accuracy of 0.1 %.  Put the official archives with the devkit into one folder instead, or "
+                        f"write {LISTED} beside train and val, a line 'file WNID' for each picture")
     raise DataError(f"{shown(val)} holds pictures without class folders, and neither {SOLUTION} nor {LISTED} says what they show; "
                     f"put one beside")
 
@@ -72,8 +72,8 @@ class FlatVal(FolderTree):
         elif all(label.isdigit() for label in found):
             if "0" not in found or max(map(int, found)) >= len(ids):
                 raise DataError(f"{place} has labels from {min(map(int, found))} to {max(map(int, found))} for {len(ids)} classes, so it "
-                                f"does not count sorted ids from 0; they may be ILSVRC2012_IDs, which are in another order and would give an "
-                                f"accuracy of chance, 0.1 %.  Write the class ids themselves, a line 'file WNID'")
+                                f"does not count sorted ids from 0; they may be ILSVRC2012_IDs, which are in another order and would "
+                                f"give an accuracy of chance, 0.1 %.  Write the class ids themselves, a line 'file WNID'")
             number_of = {label: int(label) for label in found}
         else:
             odd = next(label for label in sorted(found) if label not in ids)
