@@ -139,6 +139,7 @@ def test_a_flat_val_with_a_list(tmp_path, lines):
 @pytest.mark.parametrize("labels, sentence", [
     ((3, 2, 3, 1), r"labels from 1 to 3 for 3 classes, so it does not count sorted ids from 0; they may be ILSVRC2012_IDs.*0\.1 %"),
     ((0, 2, 3, 1), "labels from 0 to 3 for 3 classes"),
+    ((2, 1, 2, 1), "labels from 1 to 2 for 3 classes"),
     (("n00000002", 2, 1, 0), "names '0', which is no folder of train; .*mixed conventions give an accuracy of chance"),
     (("n00000002", "n00000003", "n00000002", "n00000005"), "names 'n00000003', which is no folder"),
     ((0, 1, 2), r"does not say what ILSVRC2012_val_00000004\.JPEG shows"),
