@@ -210,7 +210,7 @@ def test_the_page_of_scale_is_that_of_the_committed_rates():
     from minialex.spec import MiniAlexError
     rates, where = scale.rates_of(ROOT / "benchmarks" / "results" / "cpu_data.json")
     page = scale.page(rates, where)
-    assert (ROOT / "docs" / "SCALE.md").read_text() == page, "write it again: python -m minialex.bench.scale"
+    assert (ROOT / "docs/SCALE.md").read_text() == page, "write it again: python -m minialex.bench.scale"
     row = next(line for line in page.splitlines() if line.startswith("| 2 |"))      # of preparation
     assert f"| {(1_281_167 + 50_000) / rates['prepare, two threads'] / 60:.1f} min |" in row
     with pytest.raises(MiniAlexError, match=r"no rates of data in it .*measure them with python -m minialex\.bench data --json"):

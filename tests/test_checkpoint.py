@@ -84,12 +84,13 @@ def test_every_flipped_bit_of_the_header_is_noticed(tmp_path):
     assert load(path)[1] == STATE
 
 
-def test_flipped_bits_of_the_data_name_their_array(tmp_path):
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.long)])
+def test_flipped_bits_of_the_data_name_their_array(tmp_path, count):
     path = save(tmp_path, "c.safetensors", arrays(size=2000), STATE)
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     draw = random.Random(0)
-    places = {start * 8, len(content) * 8 - 1, *(draw.randrange(start * 8, len(content) * 8) for _ in range(300))}
+    places = {start * 8, len(content) * 8 - 1, *(draw.randrange(start * 8, len(content) * 8) for _ in range(count))}
     spoilt = tmp_path / "spoilt.safetensors"
     for bit in places:
         changed = bytearray(content)
@@ -99,13 +100,14 @@ def test_flipped_bits_of_the_data_name_their_array(tmp_path):
         refused(spoilt, "damaged", "w/conv1.w" if offset < 72 else "v/conv1.w" if offset < 16072 else "labels")
 
 
-def test_every_truncation_is_noticed(tmp_path):
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.long)])
+def test_every_truncation_is_noticed(tmp_path, count):
     path = save(tmp_path, "c.safetensors", arrays(size=2000), STATE)
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     draw = random.Random(1)
     short = tmp_path / "short.safetensors"
-    for length in [*range(start + 1), *(draw.randrange(start, len(content)) for _ in range(100)), len(content) - 1]:
+    for length in [*range(start + 1), *(draw.randrange(start, len(content)) for _ in range(count)), len(content) - 1]:
         short.write_bytes(content[:length])
         refused(short, "damaged or cut short")
     short.write_bytes(content + b"\0")

@@ -44,7 +44,7 @@ def folder(wanted, tmp_path):
 
 def written_reader():
     """The reader that stands in docs/STORE.md."""
-    text = (ROOT / "docs" / "STORE.md").read_text()
+    text = (ROOT / "docs/STORE.md").read_text()
     module = types.ModuleType("reader")
     types.FunctionType(compile(re.search(r"```python\n(.*?)```", text, re.S)[1], "docs/STORE.md", "exec"), vars(module))()
     return module.pictures
