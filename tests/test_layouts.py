@@ -140,6 +140,8 @@ def test_a_flat_val_with_a_list(tmp_path, lines):
     ((3, 2, 3, 1), r"labels from 1 to 3 for 3 classes, so it does not count sorted ids from 0; they may be ILSVRC2012_IDs.*0\.1 %"),
     ((0, 2, 3, 1), "labels from 0 to 3 for 3 classes"),
     ((2, 1, 2, 1), "labels from 1 to 2 for 3 classes"),
+    ((0, "\u00b2", 1, 2), "which is no folder of train"),
+    ((0, "9" * 5000, 1, 2), "which is no folder of train"),
     (("n00000002", 2, 1, 0), "names '0', which is no folder of train; .*mixed conventions give an accuracy of chance"),
     (("n00000002", "n00000003", "n00000002", "n00000005"), "names 'n00000003', which is no folder"),
     ((0, 1, 2), r"does not say what ILSVRC2012_val_00000004\.JPEG shows"),
@@ -157,3 +159,9 @@ def test_the_ground_truth_without_its_devkit_is_refused(tmp_path):
     (top / "ILSVRC2012_validation_ground_truth.txt").unlink()
     with pytest.raises(DataError, match=r"neither LOC_val_solution\.csv nor val\.txt says what they show"):
         open_source(top)
+
+
+def test_a_stray_picture_beside_class_folders_makes_no_flat_val(tmp_path):
+    top = tree(tmp_path / "tree", {f"{split}/{wnid}/x.JPEG": 3 for split in ("train", "val") for wnid in WNIDS} | {"val/stray.JPEG": 5})
+    found = open_source(top)
+    assert found.kind == "folder" and found.count("val") == 3 and "1 pictures outside any class folder are left out" in found.notes

@@ -1,4 +1,4 @@
-"""A folder of train/CLASS/ beside a flat val/ whose labels stand in a file (paper, section 2): Kaggle's layout, and the devkit's way.
+"""A folder of train/CLASS/ beside a flat val/ whose labels stand in a file (paper, section 2): Kaggle's layout, or Caffe's list.
 
     Kaggle       ILSVRC/Data/CLS-LOC/train/WNID/*.JPEG, .../val/*.JPEG, with LOC_val_solution.csv ("ILSVRC2012_val_00000001,n01751748 ...")
                  and LOC_synset_mapping.txt ("WNID words") in the outermost folder
@@ -32,8 +32,9 @@ def find(path: Path) -> tuple[Path, Path] | None:
     if not (top / "train").is_dir() or not val.is_dir():
         return None
     with os.scandir(val) as entries:
-        flat = next((True for entry in entries if is_picture(entry.name)), False)
-    if not flat:
+        found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    # With class folders it is a tree, and pictures beside them are strays.
+    if any(folder for _, folder in found) or not any(is_picture(name) for name, _ in found):
         return None
     for file in (path / SOLUTION, top / LISTED):
         if file.is_file():
@@ -69,7 +70,7 @@ class FlatVal(FolderTree):
         place, found = shown(self.truth_file), set(truth.values())
         if all(label in ids for label in found):
             number_of = ids
-        elif all(label.isdigit() for label in found):
+        elif all(re.fullmatch(r"[0-9]{1,9}", label) for label in found):
             if "0" not in found or max(map(int, found)) >= len(ids):
                 raise DataError(f"{place} has labels from {min(map(int, found))} to {max(map(int, found))} for {len(ids)} classes, so it "
                                 f"does not count sorted ids from 0; they may be ILSVRC2012_IDs, which are in another order and would "
