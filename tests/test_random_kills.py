@@ -1,4 +1,4 @@
-"""Two hundred kills of a training run: at moments of its time, and within its saves at any byte, fsync, rename or removal."""
+"""Two hundred points at which a training run is killed: at moments of its time, and within its saves at any byte, fsync, rename or removal."""
 
 from __future__ import annotations
 
