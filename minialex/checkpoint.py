@@ -23,6 +23,7 @@ import struct
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
@@ -33,7 +34,7 @@ from . import files
 from .spec import MiniAlexError
 
 VERSION = 1
-HEADER_LIMIT = 100_000_000                       # bytes; the limit of the safetensors library
+HEADER_LIMIT = 16_000_000                        # bytes, ten times that of 21,841 classes; the safetensors library takes 100,000,000
 _START = b'{"__metadata__":{"format":"minialex-checkpoint","version":"'
 _ZEROS = b"0" * 64
 _SEAL = re.compile(re.escape(_START) + rb'(\d{1,9})","sha256":"([0-9a-f]{64})"')
@@ -153,10 +154,17 @@ def _pairs(pairs: list) -> dict:
     return dict(pairs)
 
 
+def _finite(text: str) -> float:
+    """Of "1.5"; ValueError for NaN, Infinity and 1e999."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is no number")
+    return number
+
+
 def _parse(text: bytes | str) -> dict:
-    """A JSON object without double names; ValueError for anything else, however deep or odd."""
+    """A JSON object without double names and of finite numbers; ValueError for anything else, however deep or odd."""
     try:
-        value = json.loads(text, object_pairs_hook=_pairs)
+        value = json.loads(text, object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
@@ -174,10 +182,10 @@ def _read_header(path: Path, file: IO[bytes], size: int) -> tuple[dict, dict, in
     seal = _SEAL.match(header)
     if seal and int(seal[1]) > VERSION:
         raise CheckpointError(f"{path}: written by a newer MiniAlex (format {int(seal[1])}, known is up to {VERSION}); update MiniAlex")
+    if seal is None:
+        raise CheckpointError(f"{path}: not a checkpoint of MiniAlex, or one with a damaged head; "
+                              "give a checkpoint-<step>.safetensors, or --resume auto to find an earlier one of the run")
     try:
-        if seal is None:
-            _parse(header)
-            raise CheckpointError(f"{path}: not a checkpoint of MiniAlex, or one with a damaged head; give a checkpoint-<step>.safetensors")
         if _digest(length, header) != seal[2].decode():
             raise ValueError("the header's checksum differs")
         entries = _parse(header)
@@ -271,7 +279,7 @@ class Keeper:
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2):
         self.folder, self.keep = Path(folder), keep
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.folder)
         files.sweep(self.folder)
 
     def save_step(self, step: int, arrays: dict[str, np.ndarray], state: dict, best: bool = False) -> Path:
@@ -288,7 +296,7 @@ class Keeper:
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise SaveError(f"{self.folder}: checkpoint-{step} is written, but not its pointers ({error.strerror or error}); "
-                            "free some space, --resume auto still finds a whole one") from error
+                            f"{_free(self.folder)}: make room, --resume auto still finds a whole one") from error
         return path
 
 
@@ -318,8 +326,9 @@ class RunLock:
                 self._handle = handle
             else:                                            # its last owner removed the file between our open and our lock
                 os.close(handle)
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode(), 0)
+        with suppress(OSError):                              # who holds it is a help, not the lock; a full disk says so at the next write
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode(), 0)
 
     def release(self) -> None:
         """Removes the file while it is still locked; a second call does nothing."""

@@ -1,11 +1,14 @@
-"""Every file the program keeps is written here: temporary name, fsync, rename, fsync of the folder.  Standard library only."""
+"""Every file the program keeps is written here: temporary name, fsync, rename, fsync of the folder; or a line at its end, and fsync.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -13,12 +16,35 @@ TEMPORARY = ".partial"
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` durable."""
+    """Makes names in `folder` durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(folder: str | os.PathLike, exist_ok: bool = True) -> list[Path]:
+    """Makes `folder` and those above it, durably; returns the ones that were not there, the innermost first."""
+    folder = Path(folder)
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+        for place in created:
+            sync_folder(place.parent)
+    except OSError as error:
+        for place in created:
+            with suppress(OSError):                              # was not made, or another process is in it by now
+                place.rmdir()
+        _named(error, folder)
+        raise
+    return created
+
+
+def _named(error: OSError, path: Path, instead_of: Path | None = None) -> None:
+    """A write or a sync says why it failed, but not where."""
+    if error.filename is None or (instead_of is not None and error.filename == os.fspath(instead_of)):
+        error.filename, error.filename2 = os.fspath(path), None
 
 
 @contextmanager
@@ -35,12 +61,13 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         finally:
             os.close(handle)
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:       # a write says why it failed, but not where
-            error.filename = os.fspath(path)
+        with suppress(OSError):                                  # the disk that failed may fail here too; `sweep` finds what it leaves
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _named(error, path, temporary)
         raise
-    sync_folder(path.parent)
 
 
 def write(path: str | os.PathLike, content: bytes | str | Callable[[IO[bytes]], None]) -> None:
@@ -54,6 +81,19 @@ def write(path: str | os.PathLike, content: bytes | str | Callable[[IO[bytes]], 
 
 def write_json(path: str | os.PathLike, value) -> None:
     write(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def append(path: str | os.PathLike, content: bytes | str, sync: bool = True) -> None:
+    """Adds `content` at the end of `path`.  A power cut may tear it, and without `sync` lose it; what stood before stays."""
+    try:
+        with open(path, "ab") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as error:
+        _named(error, Path(path))
+        raise
 
 
 def sweep(folder: str | os.PathLike) -> list[str]:

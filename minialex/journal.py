@@ -26,12 +26,7 @@ class Journal:
     def epoch(self, epoch: int, step: int, train: Metrics, validation: Metrics, rate: float, seconds: float) -> None:
         row = {"epoch": epoch, "step": step, "rate": rate, "train": asdict(train), "validation": asdict(validation),
                "seconds": round(seconds, 3), "time": round(time.time(), 3)}
-        try:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            error.filename = str(self.path)                             # a write says why it failed, but not where
-            raise
+        files.append(self.path, json.dumps(row) + "\n")                 # safe before the checkpoint that says the epoch is done
 
     def epochs(self) -> list[dict]:
         return read(self.path)

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from . import files
+
 _POLYNOMIAL = 0x82F63B78            # Castagnoli's, lowest bit first
 
 
@@ -108,12 +110,7 @@ class Writer:
             self.append(event(done + 1, start=True))
 
     def append(self, data: bytes) -> None:
-        try:
-            with open(self.path, "ab", buffering=0) as file:
-                file.write(record(data))
-        except OSError as error:
-            error.filename = str(self.path)                             # a write says why it failed, but not where
-            raise
+        files.append(self.path, record(data), sync=False)
 
 
 class TensorBoard:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, backends, distributed, initial, placement
+from . import __version__, backends, distributed, files, initial, placement
 from .checkpoint import Keeper, RunLock, candidates, match
 from .config import resolve
 from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
@@ -176,10 +176,8 @@ class Trainer:
     def _make_folder(self) -> list[Path]:
         """Makes the run directory; returns the folders that were not there, the innermost first."""
         while True:
-            created = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
             try:
-                self.folder.mkdir(parents=True, exist_ok=self.config.output_dir is not None)
-                return created
+                return files.make_folder(self.folder, exist_ok=self.config.output_dir is not None)
             except FileExistsError:
                 if self.config.output_dir:
                     raise

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..files import sweep, write_json
+from ..files import make_folder, sweep, write_json
 from .audit import Progress, finish, read_note
 from .decode import DESCRIPTION, VERSION, decode_item
 from .record import KINDS, LEAST, pack
@@ -133,7 +133,7 @@ def _locked(out: Path, plan: dict) -> Iterator[None]:
         raise StoreError(f"{out} is a file; give a folder for the store")
     if out.exists() and not work.is_dir() and any(out.iterdir()):
         raise StoreError(f"{out} is a folder with other files in it; give a new or an empty folder for the store")
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     with open(work / LOCK, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

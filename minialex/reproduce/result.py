@@ -99,7 +99,7 @@ class Result:
     def save(self, folder: str | Path) -> Path:
         """Writes NAME-SCALE.json into `folder`."""
         path = Path(folder) / f"{self.name}-{self.scale}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         files.write_json(path, asdict(self))
         return path
 
