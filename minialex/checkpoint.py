@@ -286,18 +286,28 @@ class Keeper:
         """Writes checkpoint-<step>.safetensors, points `best` (when told) and then `last` at it, and only then removes what is no
         longer kept: at each moment `last` names a whole file.  `last` comes after `best` so that a run killed between the two
         repeats the step and points again.  Checkpoints of later steps belong to a course the run has left, and go too."""
-        path = save(self.folder, f"checkpoint-{step}.safetensors", arrays, state)
+        name = f"checkpoint-{step}.safetensors"
+        if best and (self.folder / name).exists():           # saved in mid-epoch, the same weights; `last` may name it, so the end of
+            self._point("best", name)                        # the epoch must not be in it before `best` is right
+        path = save(self.folder, name, arrays, state)
+        for pointer in ("best", "last") if best else ("last",):
+            self._point(pointer, name)
         try:
-            for pointer in ("best", "last") if best else ("last",):
-                files.write(self.folder / pointer, path.name + "\n")
             older = [p for p in candidates(self.folder) if _step(p) < step]
             kept = {path, *older[:self.keep - 1], _pointed(self.folder, "best")}
             for old in set(candidates(self.folder)) - kept:
                 old.unlink(missing_ok=True)
         except OSError as error:
-            raise SaveError(f"{self.folder}: checkpoint-{step} is written, but not its pointers ({error.strerror or error}); "
-                            f"{_free(self.folder)}: make room, --resume auto still finds a whole one") from error
+            raise SaveError(f"{self.folder}: an old checkpoint could not be removed ({error.strerror or error}); "
+                            f"checkpoint-{step} is safe: look at the folder's permissions, then go on with --resume auto") from error
         return path
+
+    def _point(self, pointer: str, name: str) -> None:
+        try:
+            files.write(self.folder / pointer, name + "\n")
+        except OSError as error:
+            raise SaveError(f"{self.folder / pointer}: could not be pointed at {name} ({error.strerror or error}; {_free(self.folder)}); "
+                            "make room, --resume auto still finds a whole checkpoint") from error
 
 
 class RunLock:
@@ -333,6 +343,7 @@ class RunLock:
     def release(self) -> None:
         """Removes the file while it is still locked; a second call does nothing."""
         if self._handle is not None:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):                          # a file that stays holds no lock
+                self.path.unlink()
             os.close(self._handle)
             self._handle = None

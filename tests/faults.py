@@ -34,7 +34,7 @@ class Faults:
         def opened(path, mode="r", *args, **more):
             if not {"w", "a", "x", "+"} & set(mode):
                 return real_open(path, mode, *args, **more)
-            self.call("create")
+            self.call("create", path=path)
             return File(path, mode.replace("b", ""))
 
         monkeypatch.setattr(builtins, "open", opened)
@@ -43,7 +43,7 @@ class Faults:
 
     def wrap(self, name, real):
         def call(*args, **more):
-            self.call(name)
+            self.call(name, path=None if name == "fsync" else args[0])
             return real(*args, **more)
         return call
 
@@ -51,10 +51,11 @@ class Faults:
     def fired(self) -> bool:
         return self.count >= self.at
 
-    def call(self, name: str, half=None) -> None:
+    def call(self, name: str, half=None, path=None) -> None:
+        """A call with a path names it in its error, as the system's do; a write or a sync does not."""
         self.count += 1
         self.calls.append(name)
         if self.count == self.at or (self.kind == "crash" and self.fired):
             if half and self.count == self.at:
                 half()
-            raise Crash if self.kind == "crash" else OSError(self.code, os.strerror(self.code))
+            raise Crash if self.kind == "crash" else OSError(self.code, os.strerror(self.code), *([os.fspath(path)] if path else []))
