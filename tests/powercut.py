@@ -33,8 +33,8 @@ class Recorder:
         self.handles: dict[int, str] = {}
         patch.setattr(builtins, "open", self._open)
         patch.setattr(io, "open", self._open)
-        for name, what in (("replace", "rename"), ("rename", "rename"), ("unlink", "remove"), ("remove", "remove"), ("mkdir", "make folder"),
-                           ("rmdir", "remove folder")):
+        for name, what in (("replace", "rename"), ("rename", "rename"), ("unlink", "remove"), ("remove", "remove"),
+                           ("mkdir", "make folder"), ("rmdir", "remove folder")):
             patch.setattr(os, name, self._wrapped(getattr(os, name), what))
         real = {name: getattr(os, name) for name in ("open", "close", "fsync", "ftruncate", "pwrite")}
         self.real = real
@@ -103,9 +103,7 @@ class Recorder:
         if place is None or not {"w", "a", "x", "+"} & set(mode):
             return self.real_open(path, mode, *args, **more)
         recorder = self
-        if "w" in mode:
-            self.add("create", place)
-        elif place not in self.names():
+        if "w" in mode or place not in self.names():
             self.add("create", place)
 
         class File(io.FileIO):
@@ -123,6 +121,11 @@ class Recorder:
 
 
 Content = tuple                 # of (offset, bytes): the writes since the file was made
+
+
+def name_of(content: Content) -> tuple:
+    """The same for the same writes, and soon made; halves of writes are new objects."""
+    return tuple((offset, id(data), len(data)) for offset, data in content)
 
 
 def joined(content: Content) -> bytes:
@@ -215,7 +218,7 @@ def states(changes: list[Change], kinds: tuple[str, ...] = KINDS, draws: int = 1
         for kind in kinds:
             for _ in range(draws if kind == "mixed" else 1):
                 left = disk.left(kind, draw)
-                key = (len(marks), frozenset((path, None if c is None else tuple((o, id(d), len(d)) for o, d in c)) for path, c in left.items()))
+                key = (len(marks), frozenset((path, None if content is None else name_of(content)) for path, content in left.items()))
                 if key not in seen:
                     seen.add(key)
                     yield kind, done, marks, left
@@ -238,7 +241,7 @@ class Workshop:
             elif sum(len(data) for _, data in content) < 1 << 16:
                 (folder / path).write_bytes(joined(content))
             else:
-                key = tuple((offset, id(data), len(data)) for offset, data in content)
+                key = name_of(content)
                 if key not in self.made:
                     self.made[key] = self.place / "large" / str(len(self.made))
                     self.made[key].write_bytes(joined(content))

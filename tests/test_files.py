@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+import re
 import subprocess
 import sys
 from itertools import count
@@ -23,6 +25,52 @@ def test_write_replaces_and_leaves_nothing_else(tmp_path):
     assert path.read_bytes() == NEW and [p.name for p in tmp_path.iterdir()] == [path.name]
     files.write_json(path, {"b": [1, None], "a": "x"})
     assert path.read_text() == '{\n "a": "x",\n "b": [\n  1,\n  null\n ]\n}\n'
+
+
+# What may write without files.py, and why nothing is lost by it.
+ELSEWHERE = {
+    "checkpoint.py: os.open": "the lock of a run: it holds who holds it",
+    "data/prepare.py: open": "the lock of a preparation, which is empty",
+    "data/synthetic.py: mkdir": "pictures that can be made again",
+    "flags.py: os.open": "the null device in place of an output that nobody reads",
+}
+
+
+def writes(source: str) -> list[str]:
+    """Calls that change a disk: opening for writing, whole-file writers, renames, new folders.  A temporary file of files.atomic, and a
+    file object that files.write hands on, are its own."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name, first = ast.unparse(node.func), ast.unparse(node.args[0]) if node.args else ""
+        short = name.rpartition(".")[2]
+        if name == "os.open" and re.search("O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", ast.unparse(node)):
+            found.append("os.open")
+        elif short == "open" and name != "os.open" and first != "temporary" and not any(k.arg == "fileobj" for k in node.keywords):
+            words = [a.value for a in ast.walk(node) if isinstance(a, ast.Constant)]
+            found += [short for word in words if isinstance(word, str) and re.fullmatch("[rbt]*[wax+][bt+]*", word)]
+        elif (short in ("write_text", "write_bytes", "mkdir", "makedirs", "tofile", "copy2", "copyfile", "copytree", "move", "symlink_to")
+              or name in ("os.replace", "os.rename", "os.truncate", "os.link")
+              or (name in ("np.save", "np.savez", "figure.savefig", "plt.savefig", "image.save") and first not in ("file", "buffer"))):
+            found.append(short)
+    return found
+
+
+def test_the_detector_of_writes_finds_them():
+    for line in ("open(p, 'w')", "open(p, mode='ab')", "io.open(p, 'r+b')", "p.open('x')", "os.open(p, os.O_RDWR)", "p.write_text(t)",
+                 "p.mkdir()", "os.replace(a, b)", "np.save(p, x)", "figure.savefig(p)", "image.save(p)"):
+        assert len(writes(line)) == 1, line
+    for line in ("open(p)", "open(p, 'rb')", "open(temporary, 'wb')", "os.open(p, os.O_RDONLY)", "figure.savefig(file)", "Image.open(p)"):
+        assert not writes(line), line
+
+
+def test_everything_is_written_here():
+    """The program's own files: not the benchmarks, which write into temporary folders, nor the tests."""
+    package = Path(files.__file__).parent
+    found = {f"{path.relative_to(package)}: {call}" for path in package.rglob("*.py") for call in writes(path.read_text())
+             if path.relative_to(package).parts[0] not in ("bench", "files.py")}
+    assert found == set(ELSEWHERE)
 
 
 def test_the_order_of_calls_is_the_safe_one(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Two hundred points at which a training run is killed: at moments of its time, and within its saves at any byte, fsync, rename or removal."""
+"""Two hundred points at which a training run is killed: at moments of its time, and in its saves at any byte, fsync, rename or removal."""
 
 from __future__ import annotations
 

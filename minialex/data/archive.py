@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from ..files import write_json
+from ..files import make_folder, write_json
 from .source import MAX_FILE_BYTES, DataError, ImageError, shown
 
 MAX_HEADER_BYTES = 1 << 20  # long names and pax records; real ones have a few hundred bytes
@@ -197,7 +197,7 @@ def verify(
                         progress(done, total)
             known[key] = {"stamp": mark, "md5": digest.hexdigest()}
             if kept:
-                kept.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(kept.parent)
                 write_json(kept, known)
         else:
             done += official.size

@@ -101,14 +101,15 @@ def finish(source: Source, fingerprint: str, out: Path, measured: str, sums: Sum
             warnings.append(f"{missing.size} of {len(source.classes)} classes have no {split} pictures, the first is {shown(first)}")
     covariance = sums.covariance()
     values, vectors = principal(covariance)
-    mean = io.BytesIO()
-    np.save(mean, sums.mean(), allow_pickle=False)
-    write(out / MEAN, mean.getvalue())
+    buffer = io.BytesIO()
+    np.save(buffer, sums.mean(), allow_pickle=False)
+    mean = buffer.getvalue()
+    write(out / MEAN, mean)
     manifest = {
         "format": FORMAT, "records": {"kind": kind, "description": DESCRIPTIONS[KINDS.index(kind)]},
         "shape": list(shape), "splits": splits, "decode": decode, "rules": dict(rules), "warnings": warnings,
         "classes": [{"id": c.id, "name": c.name, "devkit_id": c.devkit_id} for c in source.classes],
-        "mean": {"file": MEAN, "crc32": zlib.crc32(mean.getvalue()), "rgb": sums.mean_rgb()},
+        "mean": {"file": MEAN, "crc32": zlib.crc32(mean), "rgb": sums.mean_rgb()},
         "colour": {"split": measured, "covariance": covariance.tolist(), "eigenvalues": values.tolist(), "eigenvectors": vectors.tolist()},
         "source": {"kind": source.kind, "path": shown(source.path), "fingerprint": fingerprint, "verified": source.verified,
                    "reason": source.reason},
