@@ -1,10 +1,13 @@
 """Other layouts than that of 2012 through the same door: ILSVRC-2010, one tar per synset, Kaggle's, a flat val beside a list."""
 
+from itertools import islice
+
 import pytest
 from drawn import contents
 from pictures import listing, picture, tar, tree
 
 from minialex.data import ilsvrc, matfile, open_source, prepare
+from minialex.data import kaggle as kaggle_module
 from minialex.data.source import DataError
 
 IDS = {"n00000001": 3, "n00000002": 1, "n00000003": 2}
@@ -125,6 +128,81 @@ def test_kaggles_layout(tmp_path):
     before = found.fingerprint()
     (tmp_path / "kaggle" / "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000002.JPEG").touch()
     assert open_source(tmp_path / "kaggle").fingerprint() != before
+
+
+def kaggle_archive(tmp_path, files=None, mode="w:gz"):
+    """Kaggle's folder packed in an order of its own, with what lies beside it."""
+    top = tree(kaggle(tmp_path / "unpacked"), {"ILSVRC/Data/CLS-LOC/test/ILSVRC2012_test_00000001.JPEG": 99,
+                                               "ILSVRC/ImageSets/CLS-LOC/val.txt": b"ILSVRC2012_val_00000001 1\n"} | (files or {}))
+    beside = tmp_path / "download"
+    beside.mkdir()
+    for name in ("LOC_val_solution.csv", "LOC_synset_mapping.txt"):
+        (top / name).rename(beside / name)
+    files = sorted((str(file.relative_to(top)) for file in top.rglob("*.*")), key=lambda name: ("/train/" in name, name[::-1]))
+    return tar(beside / "imagenet_object_localization_patched2019.tar.gz", [(name, (top / name).read_bytes()) for name in files], mode)
+
+
+@pytest.mark.parametrize("give", ["archive", "folder"])
+def test_kaggles_archive_as_it_is(tmp_path, give):
+    archive = kaggle_archive(tmp_path)
+    found = open_source(archive if give == "archive" else archive.parent)
+    assert [(entry.id, entry.name) for entry in found.classes] == [
+        ("n00000002", "kite, bird"), ("n00000005", "tench"), ("n00000007", "n00000007")]
+    train, val = listing(found, "train"), listing(found, "val")
+    assert sorted(label for _, label in train) == [0, 0, 1, 1, 2, 2] and train != sorted(train)        # the archive's own order
+    assert {name[-6:-5]: label for name, label in val} == {"1": 2, "2": 1, "3": 2, "4": 0}
+    assert listing(found, "train")[3:] == [(item.name.rpartition(":")[2], item.label) for item in found.items("train", 3)]
+    store = prepare(found, tmp_path / "store", 8, 2, False)
+    assert len(store.split("train")) == 6 and sorted(store.split("val").read([0, 1, 2, 3]).max(axis=(1, 2, 3))) == [1, 2, 3, 4]
+    assert "note: test pictures have no labels and are left out" in (tmp_path / "store" / "audit.txt").read_text()
+    before = found.fingerprint()
+    solution = archive.parent / "LOC_val_solution.csv"
+    solution.write_text(solution.read_text().replace("_00000002,n00000005", "_00000002,n00000007"))
+    assert open_source(archive).fingerprint() != before
+    whole = archive.read_bytes()
+    for part in (0.3, 0.6, 0.9):
+        archive.write_bytes(whole[:int(part * len(whole))])
+        with pytest.raises(DataError, match=r"patched2019\.tar\.gz.*(damaged|truncated)"):
+            listing(open_source(archive), "train")
+
+
+def test_kaggles_archive_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch):
+    archive = kaggle_archive(tmp_path)
+    prepare(open_source(archive), tmp_path / "one", 8, 2, True, 2)
+    assert "read past" not in capsys.readouterr().err
+    whole = kaggle_module.KaggleArchive.items
+
+    def stopped(source, split, start=0):
+        yield from islice(whole(source, split, start), 5)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(kaggle_module.KaggleArchive, "items", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(open_source(archive), tmp_path / "two", 8, 1, False, 2)
+    monkeypatch.undo()
+    done = len(list((tmp_path / "two").glob("train-*.shard")))
+    assert 0 < done < 3
+    prepare(open_source(archive), tmp_path / "two", 8, 2, True, 2)
+    assert f"prepare train: a packed archive cannot be entered in the middle, so the {2 * done} pictures" in capsys.readouterr().err
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_kaggles_archive_and_what_is_wrong_with_it(tmp_path):
+    archive = kaggle_archive(tmp_path, {"ILSVRC/Data/CLS-LOC/train/n00000008/n00000008_1.JPEG": 5,
+                                        "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000005.JPEG": 5})
+    with pytest.raises(DataError, match=r"has n00000008, which the files beside do not list; put LOC_synset_mapping\.txt beside"):
+        listing(open_source(archive), "train")
+    with pytest.raises(DataError, match=r"val_00000005\.JPEG has no label; put the right LOC_val_solution\.csv beside the archive"):
+        listing(open_source(archive), "val")
+    tar(archive, [("x/y.JPEG", picture())], "w:gz")
+    with pytest.raises(DataError, match=r"holds no pictures in Data/CLS-LOC/train; it is not Kaggle's archive"):
+        listing(open_source(archive), "train")
+    solution = archive.parent / "LOC_val_solution.csv"
+    solution.write_text("ImageId,PredictionString\n")
+    with pytest.raises(DataError, match=r"LOC_val_solution\.csv has no row 'picture,WNID \.\.\.'"):
+        open_source(archive)
+    solution.unlink()
+    with pytest.raises(DataError, match=r"does not say what .* show: LOC_val_solution\.csv does, from the same page of Kaggle's"):
+        open_source(archive)
 
 
 @pytest.mark.parametrize("lines", [

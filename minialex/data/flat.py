@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .folder import MAX_NAMES_BYTES, FolderTree, Reader
+from .labels import MAPPING, MAX_LIST_BYTES, SOLUTION
 from .source import ClassInfo, DataError, Item, is_picture, read_file, read_names, shown
 
-SOLUTION, MAPPING, KAGGLE = "LOC_val_solution.csv", "LOC_synset_mapping.txt", ("ILSVRC", "Data", "CLS-LOC")
+KAGGLE = ("ILSVRC", "Data", "CLS-LOC")
 LISTED, TRUTH = "val.txt", "ILSVRC2012_validation_ground_truth.txt"
-MAX_LIST_BYTES = 64 << 20       # Kaggle's has 5 MB
 
 
 def find(path: Path) -> tuple[Path, Path] | None:

@@ -22,6 +22,7 @@ ROLES = {"train": "train", "training": "train", "val": "val", "valid": "val", "v
 NAMES_FILES = ("classes.txt", "synset_words.txt")
 MAX_NAMES_BYTES = 4 << 20
 MAX_FOLDERS = 1_000_000
+MAX_FOLDER_NAMES = 32 << 20     # characters in all, of an archive's folders
 EVERY = 10
 
 
@@ -216,24 +217,27 @@ class TarTree(_Tree):
         path = Path(path)
         pictures: Counter[tuple[str, ...]] = Counter()
         names: dict[tuple[str, ...], str] = {}
-        unsafe, inner = 0, 0
+        unsafe, inner, length, words = 0, 0, 0, 0
         for member in walk(path):
             parts = member.parts
             if parts is None:
                 unsafe += 1
             elif _visible(parts) and is_picture(parts[-1]):
+                length += len(member.name) * (parts[:-1] not in pictures)
                 pictures[parts[:-1]] += 1
-            elif parts[-1] in NAMES_FILES and member.size <= MAX_NAMES_BYTES:
-                names.setdefault(parts[:-1], member.read().decode("utf-8", "replace"))
+            elif parts[-1] in NAMES_FILES and parts[:-1] not in names and member.size <= MAX_NAMES_BYTES - words:
+                names[parts[:-1]] = member.read().decode("utf-8", "replace")
+                words += member.size + len(member.name)
             inner += member.name.endswith(".tar")
-            if len(pictures) > MAX_FOLDERS:
-                raise DataError(f"{shown(path)} has more than {MAX_FOLDERS} folders; is this an archive of a data set?")
+            if len(pictures) > MAX_FOLDERS or length > MAX_FOLDER_NAMES:
+                raise DataError(f"{shown(path)} has more than {len(pictures) - 1} folders; is this an archive of a data set?")
         if not pictures and inner:
             raise DataError(f"{shown(path)} is an archive of archives; only ILSVRC2012_img_train.tar, under that name, is read like this")
         layout = resolve(pictures, shown(path))
         super().__init__(path, layout, read_names(names.get(layout.prefix, "")))
+        self.forward_only = path.name.lower().endswith("gz")
         if unsafe:
-            self.notes.append(f"{unsafe} members with absolute or climbing names are left out")
+            self.notes.append(f"{unsafe} members with absolute, climbing or endless names are left out")
 
     def items(self, split: str, start: int = 0) -> Iterator[Item]:
         self._check(split)

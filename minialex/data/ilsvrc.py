@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from . import matfile
 from .archive import Member, Official, Window, members, opened, read_or_refuse, stamp, verify, walk
-from .source import ClassInfo, DataError, Item, Source, shown
+from .source import ClassInfo, DataError, Item, Source, read_file, shown
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 META, TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"
@@ -167,16 +168,34 @@ def _class_tars(path: Path) -> list[str]:
 
 
 def _devkit(path: Path, edition: Edition) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
-    """Classes in sorted WNID order, and the ground truth's devkit ids in picture order."""
-    name, meta, truth = shown(path), None, None
+    """Classes in sorted WNID order, and the ground truth's devkit ids in picture order, of a devkit archive."""
+    meta = truth = None
     for member in walk(path):
         inner = "/".join((member.parts or ())[-2:])
         if inner == META:
-            meta = matfile.load(member.read(MAX_DEVKIT_FILE), member.label)
+            meta = member.read(MAX_DEVKIT_FILE)
         elif inner == edition.truth:
             truth = member.read(MAX_DEVKIT_FILE)
     if meta is None or truth is None:
-        raise DataError(f"{name} lacks {META if meta is None else edition.truth}; get the devkit archive again")
+        raise DataError(f"{shown(path)} lacks {META if meta is None else edition.truth}; get the devkit archive again")
+    return _classes(meta, truth, shown(path), edition)
+
+
+def devkit_in(places: Iterable[Path]) -> tuple[Edition, Path, tuple[ClassInfo, ...], np.ndarray] | None:
+    """(edition, file, classes, ground truth) of the devkit in one of the folders, packed or unpacked, or None."""
+    for place, edition in product(places, EDITIONS):
+        if (archive := place / edition.devkit).is_file():
+            return edition, archive, *_devkit(archive, edition)
+        for inner in (place, place / "data", place / edition.devkit.removesuffix(".tar.gz") / "data"):
+            meta, truth = inner / Path(META).name, inner / Path(edition.truth).name
+            if meta.is_file() and truth.is_file():
+                content = (read_file(file, shown(file), MAX_DEVKIT_FILE) for file in (meta, truth))
+                return edition, truth, *_classes(*content, shown(inner), edition)
+    return None
+
+
+def _classes(meta_mat: bytes, truth: bytes, name: str, edition: Edition) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
+    meta = matfile.load(meta_mat, f"{name}:{META}")
     try:
         leaves = [synset for synset in meta["synsets"] if _number(synset["num_children"]) == 0]
         found = (ClassInfo(str(synset["WNID"]), str(synset["words"]), _number(synset[edition.number])) for synset in leaves)

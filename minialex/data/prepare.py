@@ -10,13 +10,14 @@ import errno
 import fcntl
 import os
 import shutil
+import sys
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -182,11 +183,15 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
     start = read_note(_journal_path(work, split, finished - 1))["stop"] if finished else 0
     sums = _sums(out, split, record) if measure else None
     journal, kind = Journal(start), kind_number(plan["kind"])
-    bar = Progress(f"prepare {split}", source.count(split), start, progress)
+    if start and source.forward_only and progress:
+        print(f"prepare {split}: a packed archive cannot be entered in the middle, so the {start:,} pictures that are done are read past",
+              file=sys.stderr, flush=True)
     outcomes = _decoded(source.items(split, start), record, workers, measure, kind)
+    first = list(islice(outcomes, 1))                           # the rate begins behind what is read past
+    bar = Progress(f"prepare {split}", source.about(split), start, progress)
 
     def pictures() -> Iterator[tuple[np.ndarray | bytes, int, int]]:
-        for outcome in outcomes:
+        for outcome in chain(first, outcomes):
             bar.step()
             journal.stop += 1
             if outcome.pixels is None:
@@ -200,8 +205,8 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
 
     try:
         kept = pictures()
-        while (first := next(kept, None)) is not None:
-            write_shard(out / shard_name(split, finished), chain([first], kept), (record, record, 3), plan["per_shard"], kind)
+        while (head := next(kept, None)) is not None:
+            write_shard(out / shard_name(split, finished), chain([head], kept), (record, record, 3), plan["per_shard"], kind)
             write_json(_journal_path(work, split, finished), vars(journal))
             finished += 1
             if sums is not None:

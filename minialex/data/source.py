@@ -58,7 +58,7 @@ class Item:
 class Source(ABC):
     """A labelled picture set, read as a stream in an order that depends on nothing but its content.
 
-    kind      "folder", "tar", "ilsvrc" or "cifar10"              path      what the user named
+    kind      "folder", "tar", "ilsvrc", "kaggle", ...            path      what the user named
     classes   tuple of ClassInfo, position = label                splits    of ("train", "val", "test"), in that order, none empty
     verified  True only if every archive has its official MD5     reason    one line that says why or why not
     notes     lines for the audit: what was left out, by which rule validation pictures were chosen
@@ -67,6 +67,7 @@ class Source(ABC):
     """
 
     kind: str = ""
+    forward_only = False        # packed: to start in the middle, all before it is read again
 
     def __init__(self, path: Path, classes: tuple[ClassInfo, ...], splits: tuple[str, ...]) -> None:
         self.path, self.classes, self.splits = path, classes, splits
@@ -77,6 +78,10 @@ class Source(ABC):
     @abstractmethod
     def count(self, split: str) -> int | None:
         """Number of items `items(split)` yields, or None where only a full pass could tell."""
+
+    def about(self, split: str) -> int | None:
+        """`count`, or where only a full pass could tell an estimate, for progress and free space; None where there is none."""
+        return self.count(split)
 
     @abstractmethod
     def items(self, split: str, start: int = 0) -> Iterator[Item]:
@@ -126,17 +131,17 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
                 kept: Path | None = None) -> Source:
     """Finds out what kind of picture set stands at `path` and opens it.
 
-    Looked for in this order: a CIFAR-10 archive or an archive of a folder tree (path is a file); the official ILSVRC archives,
-    one tar per synset, a flat val beside a list of labels, CIFAR-10's binary batches, a folder-per-class tree (path is a folder).
-    Only archives of exactly the official
-    size are summed (MD5), which calls `progress(bytes done, bytes in all)`; a wrong sum is refused unless `allow_unverified`.
+    Looked for in this order: a CIFAR-10 archive, Kaggle's, or an archive of a folder tree (path is a file); the official ILSVRC
+    archives, Kaggle's archive, one tar per synset, a flat val beside its labels, CIFAR-10's binary batches, a folder-per-class tree
+    (path is a folder).  Only archives of exactly the official size are summed
+    (MD5), which calls `progress(bytes done, bytes in all)`; a wrong sum is refused unless `allow_unverified`.
     `kept` is a file of sums already taken (archive.verify).
 
     Raises
     ------
     DataError      nothing there, nothing in it, no pictures, one class only, a prepared store, CIFAR-10's Python version, ...
     """
-    from . import cifar, flat, folder, ilsvrc, synsets  # they build on this module
+    from . import cifar, flat, folder, ilsvrc, kaggle, synsets  # they build on this module
 
     path = Path(path)
     if not path.exists():
@@ -149,7 +154,7 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
         if not path.name.lower().endswith(ARCHIVE_SUFFIXES):
             raise DataError(f"{shown(path)} is a single file that is no .tar, .tar.gz or .tgz; give a folder with one folder per class, "
                             f"or an archive of one")
-        return folder.TarTree(path)
+        return kaggle.KaggleArchive(path) if kaggle.NAME.fullmatch(path.name) else folder.TarTree(path)
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
@@ -158,6 +163,8 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
         raise DataError(f"{shown(path)} is an empty folder; put one folder of pictures per class into it, or check the path")
     if ilsvrc.editions(names):
         return ilsvrc.Ilsvrc(path, allow_unverified=allow_unverified, progress=progress, kept=kept)
+    if packed := next(filter(kaggle.NAME.fullmatch, names), None):
+        return kaggle.KaggleArchive(path / packed)
     if sum(synsets.is_archive(name) for name in names) > 1:
         return synsets.SynsetTars(path, names)
     if found := flat.find(path):
