@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +17,11 @@ from typing import IO, NamedTuple
 from ..files import make_folder, write_json
 from .source import MAX_FILE_BYTES, DataError, ImageError, shown
 
-MAX_HEADER_BYTES = 1 << 20  # long names and pax records; real ones have a few hundred bytes
+MAX_HEADER_BYTES = 1 << 20  # pax records; real ones have a few hundred bytes
+MAX_HEADER_READS = 256      # of one member: headers before its header, blocks of a sparse map
+MAX_NAME = 4096             # characters; no system has longer paths
+_RECORD = re.compile(rb"([1-9]\d{0,6}) [^=\n]{1,255}=")
+_NUMBER = re.compile(rb"\d{256}")
 END = bytes(tarfile.BLOCKSIZE)
 
 
@@ -25,7 +30,7 @@ class Window:
     end check, and refuses reads that only a forged header asks for (tarfile reads a long name whole, whatever its stated size)."""
 
     def __init__(self, file: IO[bytes], start: int = 0, size: int | None = None) -> None:
-        self.file, self.start, self.size, self.position, self.last = file, start, size, 0, b""
+        self.file, self.start, self.size, self.position, self.last, self.reads = file, start, size, 0, b"", 0
 
     def seek(self, position: int) -> int:
         if position < 0:
@@ -39,7 +44,12 @@ class Window:
     def read(self, count: int = -1) -> bytes:
         if count < 0 or count > MAX_HEADER_BYTES:
             raise tarfile.ReadError("a header states an absurd size")
+        self.reads += 1
+        if self.reads > MAX_HEADER_READS:
+            raise tarfile.ReadError("headers without end")
         self.last = self.take(count)
+        if count > 2 * MAX_NAME and not _is_pax(self.last):
+            raise tarfile.ReadError("a header is longer than any name")
         return self.last
 
     def take(self, count: int) -> bytes:
@@ -52,6 +62,18 @@ class Window:
         return content
 
 
+def _is_pax(content: bytes) -> bool:
+    """Whether these are records "LENGTH key=value" and nothing else.  tarfile before Python 3.11.10 takes time and memory that grow
+    with the square of what is none, and of long rows of digits."""
+    at = 0
+    while at < len(content) and content[at]:
+        record = _RECORD.match(content, at)
+        if record is None or content[at + int(record[1]) - 1 : at + int(record[1])] != b"\n":
+            return False
+        at += int(record[1])
+    return not _NUMBER.search(content)
+
+
 class Member:
     """A regular file in an archive: `name` as written there, `parts` of it, `size` in bytes, and `read()` while it is the current one."""
 
@@ -62,7 +84,9 @@ class Member:
 
     @property
     def parts(self) -> tuple[str, ...] | None:
-        """Folders and file name, or None for a name that is absolute or climbs with '..'."""
+        """Folders and file name, or None for a name that is absolute, climbs with '..' or has no end."""
+        if len(self.name) > MAX_NAME:
+            return None
         parts = tuple(part for part in self.name.split("/") if part not in ("", "."))
         return None if self.name.startswith("/") or ".." in parts or not parts else parts
 
@@ -110,6 +134,7 @@ def members(window: Window, archive: str) -> Iterator[Member]:
         tar = tarfile.open(fileobj=window, mode="r:")  # noqa: SIM115 - only a view of the window, which the caller closes
         offset = -1
         while (info := tar.next()) is not None:
+            window.reads = 0
             tar.members.clear()  # tarfile would keep every header it has seen
             if info.size < 0 or info.offset <= offset:
                 raise tarfile.ReadError("a header points backwards")
@@ -119,7 +144,7 @@ def members(window: Window, archive: str) -> Iterator[Member]:
         # tarfile takes a damaged header for the end; the true end is a block of zeros.
         if window.last != END:
             raise tarfile.ReadError("the end mark is missing")
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{archive} is no tar archive, or damaged or truncated ({error}); get it again") from error
