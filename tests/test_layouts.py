@@ -6,6 +6,7 @@ import pytest
 from drawn import contents
 from pictures import listing, picture, tar, tree
 
+from minialex.cli import main
 from minialex.data import ilsvrc, matfile, open_source, prepare
 from minialex.data import kaggle as kaggle_module
 from minialex.data.source import DataError
@@ -210,8 +211,20 @@ def test_kaggles_archive_and_what_is_wrong_with_it(tmp_path):
     [f"ILSVRC2012_val_{n:08d}.JPEG {label}" for n, label in ((1, 2), (2, 1), (3, 2), (4, 0))],
 ])
 def test_a_flat_val_with_a_list(tmp_path, lines):
-    top = tree(flat(tmp_path / "flat"), {"val.txt": "\n".join(lines).encode()})
-    assert [label for _, label in listing(open_source(top), "val")] == [2, 1, 2, 0]
+    found = open_source(tree(flat(tmp_path / "flat"), {"val.txt": "\n".join(lines).encode()}))
+    assert [label for _, label in listing(found, "val")] == [2, 1, 2, 0] and "validation labels by val.txt" in found.notes
+    assumed = [note for note in found.notes if "nothing proves it" in note]
+    assert len(assumed) == ("n0" not in lines[0]) and all("ILSVRC2012_ID - 1, a trained network scores 0.1 %" in note for note in assumed)
+
+
+def test_an_assumed_order_is_said_before_and_after(tmp_path, capsys):
+    lines = "".join(f"ILSVRC2012_val_{n:08d}.JPEG {label}\n" for n, label in ((1, 2), (2, 1), (3, 2), (4, 0)))
+    top = tree(flat(tmp_path / "flat"), {"val.txt": lines.encode()})
+    assert main(["prepare", str(top), "--out", str(tmp_path / "store"), "--record", "8"]) == 0
+    sentence = "note: val.txt has numbers from 0, taken for positions in the sorted class ids; nothing proves it"
+    said = capsys.readouterr()
+    assert sentence in said.err.splitlines()[0] + said.err.splitlines()[1] and sentence in said.out
+    assert sentence in (tmp_path / "store" / "audit.txt").read_text()
 
 
 @pytest.mark.parametrize("labels, sentence", [
@@ -220,7 +233,7 @@ def test_a_flat_val_with_a_list(tmp_path, lines):
     ((2, 1, 2, 1), "labels from 1 to 2 for 3 classes"),
     ((0, "\u00b2", 1, 2), "which is no folder of train"),
     ((0, "9" * 5000, 1, 2), "which is no folder of train"),
-    (("n00000002", 2, 1, 0), "names '0', which is no folder of train; .*mixed conventions give an accuracy of chance"),
+    (("n00000002", 2, 1, 0), "names '2', which is no folder of train; .*mixed conventions give an accuracy of chance"),
     (("n00000002", "n00000003", "n00000002", "n00000005"), "names 'n00000003', which is no folder"),
     ((0, 1, 2), r"does not say what ILSVRC2012_val_00000004\.JPEG shows"),
 ])
@@ -235,7 +248,68 @@ def test_the_ground_truth_without_its_devkit_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"holds ILSVRC2012_IDs, which are in another order .* accuracy of 0\.1 %"):
         open_source(top)
     (top / "ILSVRC2012_validation_ground_truth.txt").unlink()
-    with pytest.raises(DataError, match=r"neither LOC_val_solution\.csv nor val\.txt says what they show"):
+    with pytest.raises(DataError, match=r"neither LOC_val_solution\.csv, the devkit nor val\.txt says what they show"):
+        open_source(top)
+
+
+DEVKIT_IDS = dict(zip(WNIDS, (3, 1, 2), strict=True))
+TRUTH = b"2\n1\n2\n3\n"                                        # WNIDs 2, 1, 2, 0 in sorted order
+
+
+def devkit(path, form, lead="", ids=DEVKIT_IDS):
+    synsets = [{"ILSVRC2012_ID": number, "WNID": wnid, "words": f"words {wnid}", "num_children": 0} for wnid, number in ids.items()]
+    files = {"meta.mat": matfile.dump("synsets", synsets), "ILSVRC2012_validation_ground_truth.txt": TRUTH}
+    if form == "archive":
+        tar(path / lead / ilsvrc.DEVKIT, [(f"ILSVRC2012_devkit_t12/data/{name}", content) for name, content in files.items()], "w:gz")
+        return path
+    return tree(path, {f"{lead}{form}{name}": content for name, content in files.items()})
+
+
+@pytest.mark.parametrize("form", ["archive", "", "data/", "ILSVRC2012_devkit_t12/data/", "val/"])
+def test_a_flat_val_with_the_devkit(tmp_path, form):
+    """The devkit's number to WNID to sorted position; where the numbers were taken for labels, 2 1 2 3 would come out."""
+    found = open_source(devkit(flat(tmp_path / "flat"), form))
+    assert [label for _, label in listing(found, "val")] == [2, 1, 2, 0] and found.count("train") == 6
+    assert [(entry.id, entry.name, entry.devkit_id) for entry in found.classes] == [(w, f"words {w}", DEVKIT_IDS[w]) for w in WNIDS]
+    assert prepare(found, tmp_path / "store", 8, 2, False).split("val").labels.tolist() == [2, 1, 2, 0]
+
+
+@pytest.mark.parametrize("inner", ["", "val/"])
+def test_validation_pictures_alone_with_the_devkit(tmp_path, inner):
+    top = devkit(tree(tmp_path / "only", {f"{inner}ILSVRC2012_val_{n:08d}.JPEG": n for n in (1, 2, 3, 4)}), "")
+    found = open_source(top)
+    assert found.splits == ("val",) and [label for _, label in listing(found, "val")] == [2, 1, 2, 0] and len(found.classes) == 3
+    assert prepare(found, tmp_path / "store", 8, 2, False).split("val").labels.tolist() == [2, 1, 2, 0]
+    (top / "meta.mat").unlink()
+    with pytest.raises(DataError, match=r"accuracy of 0\.1 %\.  Put meta\.mat of the devkit, or the devkit's archive, beside it"):
+        open_source(top)
+
+
+@pytest.mark.parametrize("by", ["devkit", "Kaggle"])
+def test_a_list_of_numbers_is_proved_or_refused(tmp_path, by):
+    top = devkit(flat(tmp_path / "flat"), "archive") if by == "devkit" else kaggle(tmp_path / "flat")
+    listed = (top if by == "devkit" else top / "ILSVRC/Data/CLS-LOC") / "val.txt"
+
+    def write(*labels):
+        listed.write_text("".join(f"ILSVRC2012_val_{n:08d} {label}\n" for n, label in enumerate(labels, 1)))
+    write(2, 1, 2, 0)
+    found = open_source(top)
+    assert [label for _, label in listing(found, "val")] == [2, 1, 2, 0]
+    assert any("val.txt, which agrees with" in note for note in found.notes) and not any("nothing proves" in note for note in found.notes)
+    write(1, 0, 1, 2)
+    because = "; its numbers are ILSVRC2012_ID - 1, not positions in the sorted WNIDs" if by == "devkit" else ""
+    with pytest.raises(DataError, match=rf"val_00000001 shows n00000005, but .* says n00000007{because}\.  Taken as .* chance, 0\.1 %"):
+        open_source(top)
+    write(2, 1, 0, 0)                                           # neither order
+    with pytest.raises(DataError, match=r"val_00000003 shows n00000002, but .* says n00000007\.  Taken"):
+        open_source(top)
+
+
+def test_two_files_of_labels_must_agree(tmp_path):
+    top = devkit(kaggle(tmp_path / "kaggle"), "archive")
+    assert [label for _, label in listing(open_source(top), "val")] == [2, 1, 2, 0] and open_source(top).classes[1].devkit_id == 1
+    devkit(top, "archive", ids={WNIDS[0]: 1, WNIDS[1]: 2, WNIDS[2]: 3})
+    with pytest.raises(DataError, match=r"is n00000002 by LOC_val_solution\.csv and n00000007 by .*devkit_t12\.tar\.gz; remove"):
         open_source(top)
 
 

@@ -1,9 +1,10 @@
-"""A folder of train/CLASS/ beside a flat val/ whose labels stand in a file (paper, section 2): Kaggle's layout, or Caffe's list.
+"""Validation pictures in one flat folder, their labels in a file, with or without training pictures by class (paper, section 2).
 
-    Kaggle       ILSVRC/Data/CLS-LOC/train/WNID/*.JPEG, .../val/*.JPEG, with LOC_val_solution.csv ("ILSVRC2012_val_00000001,n01751748 ...")
-                 and LOC_synset_mapping.txt ("WNID words") in the outermost folder
-    val.txt      beside train and val: "file label" a line, as Caffe's; every label a class id, or every label 0..n-1 in sorted order
-    the devkit's ILSVRC2012_validation_ground_truth.txt alone is refused: its numbers are ILSVRC2012_IDs, which only meta.mat explains.
+    train/WNID/*.JPEG, val/ILSVRC2012_val_00000001.JPEG ...     Kaggle has them in ILSVRC/Data/CLS-LOC
+    LOC_val_solution.csv or the devkit       in the outermost folder, beside train and val, or in val: labels.py
+    val.txt                                  beside train and val, "file label" a line as Caffe's: class ids, or numbers throughout
+Numbers prove nothing by themselves: with one of the two files at hand they must say the same as it does in sorted order, without it they
+are taken for sorted order if they run from 0, and a note says so.  The ground truth alone is refused: only meta.mat explains its numbers.
 """
 
 from __future__ import annotations
@@ -12,110 +13,113 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from os.path import splitext
 from pathlib import Path
 
-from .folder import MAX_NAMES_BYTES, FolderTree, Reader
-from .labels import MAPPING, MAX_LIST_BYTES, SOLUTION
-from .source import ClassInfo, DataError, Item, is_picture, read_file, read_names, shown
+from .folder import FolderTree, Reader
+from .labels import SOLUTION, Labels, known, text_of
+from .source import DataError, Item, Source, is_picture, shown
 
-KAGGLE = ("ILSVRC", "Data", "CLS-LOC")
-LISTED, TRUTH = "val.txt", "ILSVRC2012_validation_ground_truth.txt"
+KAGGLE, LISTED, TRUTH = ("ILSVRC", "Data", "CLS-LOC"), "val.txt", "ILSVRC2012_validation_ground_truth.txt"
+_OFFICIAL = re.compile(r"ILSVRC20\d\d_val_\d{8}\.JPEG")
 
 
-def find(path: Path) -> tuple[Path, Path] | None:
-    """(folder with train and a flat val, file of labels) at `path`, or None where it is something else.  Raises DataError."""
-    top = path
-    for deeper in (path, path.joinpath(*KAGGLE), path.joinpath(*KAGGLE[1:])):
-        if (deeper / "train").is_dir() and (deeper / "val").is_dir():
-            top = deeper
-    val = top / "val"
-    if not (top / "train").is_dir() or not val.is_dir():
-        return None
+def find(path: Path) -> tuple[Path, Path, Labels | None] | None:
+    """(folder of training classes, flat folder, labels known) at `path`, or None where it is something else.  Raises DataError."""
+    tops = [top for top in (path, path.joinpath(*KAGGLE), path.joinpath(*KAGGLE[1:])) if (top / "val").is_dir()]
+    top = next((top for top in tops if (top / "train").is_dir()), tops[0] if tops else path)
+    val = top / "val" if tops else path
     with os.scandir(val) as entries:
         found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
     # With class folders it is a tree, and pictures beside them are strays.
-    if any(folder for _, folder in found) or not any(is_picture(name) for name, _ in found):
+    looked_for = is_picture if (top / "train").is_dir() else _OFFICIAL.fullmatch
+    if any(folder for name, folder in found if name in ("train", "val") or val != path) or not any(looked_for(name) for name, _ in found):
         return None
-    for file in (path / SOLUTION, top / LISTED):
-        if file.is_file():
-            return top, file
-    if any((place / TRUTH).is_file() for place in (path, top, val)):
-        raise DataError(f"{shown(path)}: {TRUTH} holds ILSVRC2012_IDs, which are in another order than the sorted WNIDs; taken for "
-                        f"labels they give an accuracy of 0.1 %.  Put the official archives with the devkit into one folder instead, or "
-                        f"write {LISTED} beside train and val, a line 'file WNID' for each picture")
-    raise DataError(f"{shown(val)} holds pictures without class folders, and neither {SOLUTION} nor {LISTED} says what they show; "
-                    f"put one beside")
+    places = list(dict.fromkeys((path, top, val)))
+    labels = known(places)
+    if labels is None and not ((top / "train").is_dir() and (top / LISTED).is_file()):
+        if any((place / TRUTH).is_file() for place in places):
+            raise DataError(f"{shown(path)}: {TRUTH} holds ILSVRC2012_IDs, which are in another order than the sorted WNIDs; taken for "
+                            f"labels they give an accuracy of 0.1 %.  Put meta.mat of the devkit, or the devkit's archive, beside it")
+        raise DataError(f"{shown(val)} holds pictures without class folders, and neither {SOLUTION}, the devkit nor {LISTED} says what "
+                        f"they show; put one beside")
+    return top / "train", val, labels
 
 
-class FlatVal(FolderTree):
+class FlatVal(Source):
     """Training pictures by folder; validation pictures in the order of their names, labels from the file.  Labels are sorted ids."""
 
     kind = "flat"
 
-    def __init__(self, path: Path, top: Path, labels: Path) -> None:
-        super().__init__(top / "train", whole=True)
-        ids = {entry.id: label for label, entry in enumerate(self.classes)}
-        self.top, self.truth_file = top, labels
-        text = read_file(labels, shown(labels), MAX_LIST_BYTES).decode("utf-8", "replace")
-        words = {}
-        if (path / MAPPING).is_file():
-            words = read_names(read_file(path / MAPPING, MAPPING, MAX_NAMES_BYTES).decode("utf-8", "replace"))
-        self.classes = tuple(ClassInfo(entry.id, words.get(entry.id, entry.name)) for entry in self.classes)
-        self._val = self._labels(_kaggle(text) if labels.name == SOLUTION else _listed(text), ids)
-        self.path, self.splits = path, ("train", "val")
+    def __init__(self, path: Path, train: Path, val: Path, labels: Labels | None) -> None:
+        self.train, self.val = FolderTree(train, whole=True) if train.is_dir() else None, val
+        infos = labels.infos if labels else {}
+        classes = self.train.classes if self.train else sorted(infos.values(), key=lambda entry: entry.id)
+        super().__init__(path, tuple(infos.get(entry.id, entry) for entry in classes), ("train", "val") if self.train else ("val",))
+        self.ids, file = {entry.id: label for label, entry in enumerate(classes)}, train.parent / LISTED
+        truth, self.truth_file = (labels.wnid, labels.file) if labels else ({}, LISTED)
+        names = sorted(name for name in os.listdir(val) if is_picture(name))
+        if self.train and file.is_file():
+            truth = self._listed(file, names, labels)
+        self._val = [(name, self._label(truth, name)) for name in names]
+        self.notes.append(f"validation labels by {self.truth_file}")
+        if len(truth) > len(names):
+            self.notes.append(f"{len(truth) - len(names)} of the {len(truth)} validation pictures in {self.truth_file} are not there")
 
-    def _labels(self, truth: dict[str, str], ids: dict[str, int]) -> list[tuple[str, int]]:
-        """(file, label) of every picture in val/, sorted by file.  Raises DataError where a convention is mixed or a label missing."""
-        names = sorted(name for name in os.listdir(self.top / "val") if is_picture(name))
-        place, found = shown(self.truth_file), set(truth.values())
-        if all(label in ids for label in found):
-            number_of = ids
-        elif all(re.fullmatch(r"[0-9]{1,9}", label) for label in found):
-            if "0" not in found or max(map(int, found)) >= len(ids):
-                raise DataError(f"{place} has labels from {min(map(int, found))} to {max(map(int, found))} for {len(ids)} classes, so it "
+    def _label(self, truth: dict[str, str], name: str) -> int:
+        shows = truth.get(splitext(name)[0])
+        if shows is None:
+            raise DataError(f"{self.truth_file} does not say what {shown(name)} shows; it belongs to another set of pictures")
+        if shows not in self.ids:
+            raise DataError(f"{self.truth_file} names {shown(shows)!r}, which is no folder of train; give class ids throughout, or numbers "
+                            f"throughout: mixed conventions give an accuracy of chance")
+        return self.ids[shows]
+
+    def _listed(self, file: Path, names: list[str], labels: Labels | None) -> dict[str, str]:
+        """Class ids by picture from the list.  Raises DataError where numbers are not certain or another file contradicts."""
+        place, order = shown(file), list(self.ids)
+        pairs = (line.split() for line in text_of(file).splitlines())
+        listed = {splitext(pair[0].rpartition("/")[2])[0]: pair[1] for pair in pairs if len(pair) == 2}
+        found = set(listed.values())
+        numbers = not found <= self.ids.keys() and all(re.fullmatch(r"[0-9]{1,9}", label) for label in found)
+        truth = listed
+        if numbers:
+            if "0" not in found or max(map(int, found)) >= len(order):
+                raise DataError(f"{place} has labels from {min(map(int, found))} to {max(map(int, found))} for {len(order)} classes, so it "
                                 f"does not count sorted ids from 0; they may be ILSVRC2012_IDs, which are in another order and would "
                                 f"give an accuracy of chance, 0.1 %.  Write the class ids themselves, a line 'file WNID'")
-            number_of = {label: int(label) for label in found}
-        else:
-            odd = next(label for label in sorted(found) if label not in ids)
-            raise DataError(f"{place} names {shown(odd)!r}, which is no folder of train; give class ids throughout, or numbers throughout: "
-                            f"mixed conventions give an accuracy of chance")
-        pairs = []
-        for name in names:
-            label = truth.get(name, truth.get(name.rpartition(".")[0]))
-            if label is None:
-                raise DataError(f"{place} does not say what {shown(name)} shows; it belongs to another set of pictures")
-            pairs.append((name, number_of[label]))
-        if len(truth) > len(pairs):
-            self.notes.append(f"{len(truth) - len(pairs)} of the {len(truth)} validation pictures in {self.truth_file.name} are not there")
-        return pairs
+            truth = {name: order[int(label)] for name, label in listed.items()}
+        if labels is None:
+            self.notes += numbers * [f"{LISTED} has numbers from 0, taken for positions in the sorted class ids; nothing proves it.  If "
+                                     f"they are ILSVRC2012_ID - 1, a trained network scores 0.1 %: put the devkit or {SOLUTION} "
+                                     f"beside to have them checked"]
+            return truth
+        stems = [splitext(name)[0] for name in names]
+        odd = next((stem for stem in stems if truth.get(stem) != labels.wnid.get(stem, truth.get(stem))), None)
+        if odd:
+            by_devkit = {entry.id: str(entry.devkit_id - 1) for entry in self.classes if entry.devkit_id}
+            same = numbers and by_devkit and all(by_devkit.get(labels.wnid.get(stem)) == listed.get(stem) for stem in stems)
+            raise DataError(f"{place} says that {shown(odd)} shows {shown(truth.get(odd, 'nothing'))}, but {labels.file} says "
+                            f"{labels.wnid[odd]}" + "; its numbers are ILSVRC2012_ID - 1, not positions in the sorted WNIDs" * bool(same)
+                            + f".  Taken as they are they give an accuracy of chance, 0.1 %: remove {LISTED}, {labels.file} suffices")
+        self.truth_file = f"{LISTED}, which agrees with {labels.file}"
+        return truth
 
     def count(self, split: str) -> int:
         self._check(split)
-        return len(self._val) if split == "val" else super().count("train")
+        return len(self._val) if split == "val" else self.train.count("train")
 
     def items(self, split: str, start: int = 0) -> Iterator[Item]:
         self._check(split)
         if split == "train":
-            yield from super().items("train", start)
+            yield from self.train.items("train", start)
             return
         for name, label in self._val[start:]:
-            yield Item(f"val/{shown(name)}", label, Reader(os.path.join(self.top, "val", name), shown(name)))
+            yield Item(f"val/{shown(name)}", label, Reader(os.path.join(self.val, name), shown(name)))
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(super().fingerprint().encode())
+        digest = hashlib.sha256((self.train.fingerprint() if self.train else "").encode())
         for name, label in self._val:
-            status = os.stat(os.path.join(self.top, "val", name))
+            status = os.stat(os.path.join(self.val, name))
             digest.update(f"{name} {label} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
-
-
-def _kaggle(text: str) -> dict[str, str]:
-    """Picture -> WNID of LOC_val_solution.csv; its boxes are not wanted here."""
-    rows = (re.match(r"([^,\s]+),(n\d{8})\b", line) for line in text.splitlines()[1:])
-    return {row[1]: row[2] for row in rows if row}
-
-
-def _listed(text: str) -> dict[str, str]:
-    pairs = (line.split() for line in text.splitlines())
-    return {pair[0].rpartition("/")[2]: pair[1] for pair in pairs if len(pair) == 2}

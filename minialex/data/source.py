@@ -161,7 +161,7 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
         raise DataError(f"{shown(path)} cannot be listed ({error.strerror}); check its permissions") from error
     if not names:
         raise DataError(f"{shown(path)} is an empty folder; put one folder of pictures per class into it, or check the path")
-    if ilsvrc.editions(names):
+    if any({edition.train, edition.val} & set(names) for edition in ilsvrc.EDITIONS):
         return ilsvrc.Ilsvrc(path, allow_unverified=allow_unverified, progress=progress, kept=kept)
     if packed := next(filter(kaggle.NAME.fullmatch, names), None):
         return kaggle.KaggleArchive(path / packed)
@@ -169,6 +169,8 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
         return synsets.SynsetTars(path, names)
     if found := flat.find(path):
         return flat.FlatVal(path, *found)
+    if ilsvrc.editions(names):
+        return ilsvrc.Ilsvrc(path)                          # the devkit alone: refused with the reason
     if cifar.is_here(names):
         return cifar.Cifar10(path, allow_unverified=allow_unverified)
     if "manifest.json" in names:

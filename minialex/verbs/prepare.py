@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..flags import path, whole
@@ -19,6 +20,9 @@ def main(options: argparse.Namespace) -> None:
     out = Path(options.out)
     source = open_source(options.data or options.src, allow_unverified=options.allow_unverified,
                          progress=reading("MD5 of the archives", quiet=options.quiet), kept=out.with_name(out.name + ".md5.json"))
+    if not options.quiet:
+        for note in source.notes:                               # before the hours, not after them
+            print(f"note: {note}", file=sys.stderr)
     store = run(source, out, record=options.record, workers=options.workers, progress=not options.quiet, kind=options.kind)
     if not options.quiet:
         print(store)
@@ -28,8 +32,8 @@ def add(verbs) -> None:
     p = verbs.add_parser("prepare", help="decode pictures once into a store", description=main.__doc__)
     group = p.add_argument_group("what and where")
     group.add_argument("data", nargs="?", type=path, metavar="DATA",
-                       help="folder per class, tar of one, folder of official ILSVRC archives (2012, 2010), Kaggle's folder, "
-                            "one tar per synset, CIFAR-10 binary batches (default: --src)")
+                       help="folder per class, tar of one, folder of official ILSVRC archives (2012, 2010), Kaggle's archive or "
+                            "folder, flat val with the devkit or a list, one tar per synset, CIFAR-10 binary batches (default: --src)")
     group.add_argument("--src", type=path, metavar="DATA", help="the same, as a flag (default: DATA)")
     group.add_argument("--out", type=path, required=True, metavar="DIR", help="the store's folder (no default)")
     group.add_argument("--record", type=whole(1, 4096), default=256, metavar="PIXELS",
