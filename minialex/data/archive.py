@@ -17,8 +17,9 @@ from typing import IO, NamedTuple
 from ..files import make_folder, write_json
 from .source import MAX_FILE_BYTES, DataError, ImageError, shown
 
-MAX_HEADER_BYTES = 1 << 20  # pax records; real ones have a few hundred bytes
-MAX_HEADER_READS = 256      # of one member: headers before its header, blocks of a sparse map
+MAX_HEADER_BYTES = 1 << 20  # of one member, all headers before its own together; real ones have a few hundred bytes
+MIN_HEADER_BYTES = 4096     # what each of them counts at least: tarfile goes a level deeper for each
+MAX_GLOBAL = 1000           # pax records for all members, which tarfile keeps
 MAX_NAME = 4096             # characters; no system has longer paths
 _RECORD = re.compile(rb"([1-9]\d{0,6}) [^=\n]{1,255}=")
 _NUMBER = re.compile(rb"\d{256}")
@@ -30,7 +31,7 @@ class Window:
     end check, and refuses reads that only a forged header asks for (tarfile reads a long name whole, whatever its stated size)."""
 
     def __init__(self, file: IO[bytes], start: int = 0, size: int | None = None) -> None:
-        self.file, self.start, self.size, self.position, self.last, self.reads = file, start, size, 0, b"", 0
+        self.file, self.start, self.size, self.position, self.last, self.spent = file, start, size, 0, b"", 0
 
     def seek(self, position: int) -> int:
         if position < 0:
@@ -44,8 +45,8 @@ class Window:
     def read(self, count: int = -1) -> bytes:
         if count < 0 or count > MAX_HEADER_BYTES:
             raise tarfile.ReadError("a header states an absurd size")
-        self.reads += 1
-        if self.reads > MAX_HEADER_READS:
+        self.spent += max(count, MIN_HEADER_BYTES)
+        if self.spent > MAX_HEADER_BYTES:
             raise tarfile.ReadError("headers without end")
         self.last = self.take(count)
         if count > 2 * MAX_NAME and not _is_pax(self.last):
@@ -134,8 +135,10 @@ def members(window: Window, archive: str) -> Iterator[Member]:
         tar = tarfile.open(fileobj=window, mode="r:")  # noqa: SIM115 - only a view of the window, which the caller closes
         offset = -1
         while (info := tar.next()) is not None:
-            window.reads = 0
+            window.spent = 0
             tar.members.clear()  # tarfile would keep every header it has seen
+            if len(tar.pax_headers) > MAX_GLOBAL:
+                raise tarfile.ReadError("too many global records")
             if info.size < 0 or info.offset <= offset:
                 raise tarfile.ReadError("a header points backwards")
             offset = info.offset
@@ -144,7 +147,7 @@ def members(window: Window, archive: str) -> Iterator[Member]:
         # tarfile takes a damaged header for the end; the true end is a block of zeros.
         if window.last != END:
             raise tarfile.ReadError("the end mark is missing")
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError, RecursionError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError, RecursionError, LookupError, TypeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{archive} is no tar archive, or damaged or truncated ({error}); get it again") from error
