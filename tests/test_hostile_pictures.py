@@ -191,6 +191,17 @@ def test_orientation_is_exif_and_nothing_else():
     assert notes == ["grey"] and pixels[0, 0, 0] > pixels[0, -1, 0]
 
 
+@pytest.mark.parametrize("frame", [b"\x08\0\x40\0\x40\0", b"\x08\0\0\0\x40\1\1\x11\0", b"\x08\0\x40\0\0\1\1\x11\0",
+                                   b"\x08\0\x40\0\x40\1\1\0\0", b""])
+@pytest.mark.parametrize("kind", [0xC0, 0xC1, 0xC2, 0xC9])
+def test_a_frame_of_nothing(frame, kind):
+    """No components, no rows, no columns, no samples, no frame."""
+    data = jpeg([[[200]]])
+    start = data.index(b"\xff\xc0")
+    with pytest.raises(ImageError, match=r"^x\.jpg "):
+        decode(data[:start] + segment(kind, frame) * bool(frame) + data[data.index(b"\xff\xda"):], 8, "x.jpg")
+
+
 def test_extraneous_bytes_before_the_end():
     plain, odd = small(), after_start(small(), bytes(range(100)), -2)
     np.testing.assert_array_equal(decode(odd, 64, "x")[0], decode(plain, 64, "x")[0])

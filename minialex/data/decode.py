@@ -165,7 +165,7 @@ def _png(data: bytes) -> list[memoryview]:
 def _scans(image: Image.Image, scans: memoryview, name: str) -> None:
     """Refuses a JPEG in several scans that would cost too much: its coefficients are kept until the last, 2 bytes each, and every scan
     goes over them all.  `scans` is the file from the first one on."""
-    pixels, sides = image.width * image.height, [layer[1:3] for layer in image.layer]
+    pixels, sides = max(1, image.width * image.height), [layer[1:3] for layer in image.layer]     # of false headers there may be none
     if "progressive" not in image.info and scans[4:5] == bytes([len(sides)]):
         return                                              # one scan of all components is all there can be
     most, at = MAX_SCANNED // pixels, 0
@@ -178,7 +178,7 @@ def _scans(image: Image.Image, scans: memoryview, name: str) -> None:
             raise ImageError(f"{name} has too many scans for its {image.width} x {image.height} pixels, which only an attack has use for; "
                              f"save it again as plain JPEG or remove it")
         at = found.end() + int.from_bytes(scans[found.end() : found.end() + 2], "big") * (found[1] != b"\x01")
-    share = sum(h * v for h, v in sides) / max(1, max(h for h, _ in sides) * max(v for _, v in sides))
+    share = sum(h * v for h, v in sides) / max(1, max((h for h, _ in sides), default=0) * max((v for _, v in sides), default=0))
     if pixels * (4 + 2 * share) > MAX_BYTES:
         raise ImageError(f"{name} has {image.width} x {image.height} pixels in several scans (progressive), which takes more than "
                          f"{MAX_BYTES >> 20} MiB; scale it down or save it again as plain JPEG")
