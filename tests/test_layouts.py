@@ -1,5 +1,7 @@
 """Other layouts than that of 2012 through the same door: ILSVRC-2010, one tar per synset, Kaggle's, a flat val beside a list."""
 
+import shutil
+from collections import namedtuple
 from itertools import islice
 
 import pytest
@@ -9,6 +11,7 @@ from pictures import listing, picture, tar, tree
 from minialex.cli import main
 from minialex.data import ilsvrc, matfile, open_source, prepare
 from minialex.data import kaggle as kaggle_module
+from minialex.data.shard import StoreError
 from minialex.data.source import DataError
 
 IDS = {"n00000001": 3, "n00000002": 1, "n00000003": 2}
@@ -38,12 +41,23 @@ def test_ilsvrc_2010(tmp_path):
     assert len(store.split("train")) == 6 and len(store.split("val")) == 4
 
 
+@pytest.mark.parametrize("name", ["ILSVRC2010_images_test.tar", "ILSVRC2012_img_test.tar", "ILSVRC2012_img_test_v10102019.tar"])
+def test_the_test_archive_is_left_out(tmp_path, name):
+    top = of_2010(tmp_path / "archives")
+    assert open_source(top).notes == []
+    tar(top / name, [("test/ILSVRC2010_test_00000001.JPEG", picture())])
+    found = open_source(top)
+    assert found.splits == ("train", "val") and found.notes == [f"{name} is left out: its pictures have no labels"]
+    with pytest.raises(DataError, match=f"{name} holds test pictures, without labels; give the folder of those for training"):
+        open_source(top / name)
+
+
 def test_years_are_not_mixed(tmp_path):
     top = of_2010(tmp_path / "archives")
     (top / ilsvrc.VAL).write_bytes(b"")
     with pytest.raises(DataError, match="has archives of 2012 and 2010, whose classes are not the same"):
         open_source(top)
-    with pytest.raises(DataError, match="one of the three official archives; give the folder"):
+    with pytest.raises(DataError, match="is an archive of ILSVRC-2010; give its folder, "):
         open_source(top / EDITION.train)
 
 
@@ -84,10 +98,72 @@ def test_synsets_prepared_in_one_go_or_two(tmp_path):
                     raise KeyboardInterrupt
                 yield item
     with pytest.raises(KeyboardInterrupt):
-        prepare(Stopped(found.path, [f"{wnid}.tar" for wnid in found.wnids]), tmp_path / "two", 8, 2, False, 5)
+        prepare(Stopped(found.path), tmp_path / "two", 8, 2, False, 5)
     prepare(open_source(tmp_path / "fall"), tmp_path / "two", 8, 2, False, 5)
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one.keys() == two.keys() and all(one[name] == two[name] for name in one if name.endswith(".shard"))
+
+
+@pytest.mark.parametrize("inner", ["", "fall11_whole/"])
+def test_all_synsets_in_one_tar(tmp_path, inner):
+    """The same records, whichever way the archives come, and from wherever a resumed run begins."""
+    top = of_synsets(tmp_path / "fall", {"n00000004": 21, "n00000002": 3, "n00000009": 10})
+    (tmp_path / "one").mkdir()
+    order = ("n00000009", "n00000002", "n00000004")
+    whole = tar(tmp_path / "one" / "fall11_whole.tar", [(f"{inner}{w}.tar", (top / f"{w}.tar").read_bytes()) for w in order])
+    (tmp_path / "one" / "synset_words.txt").write_text("n00000004 kite, bird\n")
+    loose = open_source(top)
+    for path in (whole, whole.parent):
+        found = open_source(path)
+        assert found.classes == loose.classes and found.notes == loose.notes
+        assert all(listing(found, split) == listing(loose, split) for split in found.splits)
+    train = listing(found, "train")
+    for start in (1, 2, 3, 20, 30, 31):
+        assert [item.label for item in found.items("train", start)] == [label for _, label in train[start:]]
+    assert next(found.items("val")).name == "fall11_whole.tar:n00000002.tar:n00000002_7.JPEG"
+    stores = [prepare(source, tmp_path / f"store{i}", 8, 2, False, 5) for i, source in enumerate((loose, found))]
+    assert all((tmp_path / f"store{i}" / "train-00000.shard").stat().st_size for i in (0, 1))
+    assert (stores[0].split("train").labels == stores[1].split("train").labels).all()
+    assert (stores[0].split("train").read(range(30)) == stores[1].split("train").read(range(30))).all()
+
+
+def test_a_synset_may_be_empty(tmp_path):
+    top = of_synsets(tmp_path / "fall", {"n00000004": 3, "n00000002": 3})
+    tar(top / "n00000003.tar", [])
+    store = prepare(open_source(top), tmp_path / "store", 8, 2, False)
+    assert store.split("train").labels.tolist() == [0, 0, 2, 2]
+    assert "1 of 3 classes have no train pictures, the first is n00000003" in (tmp_path / "store" / "audit.txt").read_text()
+
+
+def test_archives_of_synsets_that_are_refused(tmp_path, monkeypatch):
+    inner = [(f"n0000000{n}.tar", tar(tmp_path / "t", [(f"n0000000{n}_1.JPEG", picture())]).read_bytes()) for n in (1, 2)]
+    with pytest.raises(DataError, match=r"one class only \(n00000001\)"):
+        open_source(tar(tmp_path / "x.tar", inner[:1]))
+    with pytest.raises(DataError, match="holds a class twice"):
+        open_source(tar(tmp_path / "x.tar", inner + inner[:1]))
+    with pytest.raises(DataError, match=r"x\.tar\.gz is a packed archive of archives, .*; unpack it to a \.tar"):
+        open_source(tar(tmp_path / "x.tar.gz", inner, "w:gz"))
+    renamed = tar(tmp_path / "mine.tar", inner)
+    monkeypatch.setitem(ilsvrc.ARCHIVES, ilsvrc.TRAIN, ilsvrc.ARCHIVES[ilsvrc.TRAIN]._replace(size=renamed.stat().st_size))
+    with pytest.raises(DataError, match=rf"mine\.tar has the size of {ilsvrc.TRAIN}; give it that name, and give the folder"):
+        open_source(renamed)
+
+
+def test_space_and_time_of_synsets_are_estimates(tmp_path, monkeypatch, capsys):
+    top = of_synsets(tmp_path / "fall", {f"n000000{n}": 10 + n % 7 for n in range(10, 40)})
+    found = open_source(top)
+    exact = sum(10 + n % 7 for n in range(10, 40))
+    guess = found.about("train") + found.about("val")
+    assert found.count("train") is None and abs(guess / exact - 1) < 0.2 and 8 * found.about("val") < found.about("train")
+    assert len(found._counts) <= 15                             # a sample, not a pass
+    free = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free(0, 0, int(0.7 * guess * 192)))
+    with pytest.raises(StoreError, match=rf"needs {guess * 192:,} more bytes, for about {guess} pictures, an estimate from the sizes"):
+        prepare(found, tmp_path / "store", 8, 2, False)
+    assert not (tmp_path / "store").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free(0, 0, int(0.9 * guess * 192)))      # an estimate may be wrong by that
+    prepare(found, tmp_path / "store", 8, 2, True)
+    assert f" of about {found.about('train')} (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("files, sentence", [
@@ -228,13 +304,13 @@ def test_an_assumed_order_is_said_before_and_after(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("labels, sentence", [
-    ((3, 2, 3, 1), r"labels from 1 to 3 for 3 classes, so it does not count sorted ids from 0; they may be ILSVRC2012_IDs.*0\.1 %"),
+    ((3, 2, 3, 1), r"labels from 1 to 3 for 3 classes, not sorted ids from 0; ILSVRC2012_IDs would .*0\.1 %"),
     ((0, 2, 3, 1), "labels from 0 to 3 for 3 classes"),
     ((2, 1, 2, 1), "labels from 1 to 2 for 3 classes"),
-    ((0, "\u00b2", 1, 2), "which is no folder of train"),
-    ((0, "9" * 5000, 1, 2), "which is no folder of train"),
-    (("n00000002", 2, 1, 0), "names '2', which is no folder of train; .*mixed conventions give an accuracy of chance"),
-    (("n00000002", "n00000003", "n00000002", "n00000005"), "names 'n00000003', which is no folder"),
+    ((0, "\u00b2", 1, 2), "which is no class"),
+    ((0, "9" * 5000, 1, 2), "which is no class"),
+    (("n00000002", 2, 1, 0), "names '2', which is no class; .*mixed conventions give an accuracy of chance"),
+    (("n00000002", "n00000003", "n00000002", "n00000005"), "names 'n00000003', which is no class"),
     ((0, 1, 2), r"does not say what ILSVRC2012_val_00000004\.JPEG shows"),
 ])
 def test_labels_of_unknown_or_mixed_order_are_refused(tmp_path, labels, sentence):
@@ -248,7 +324,7 @@ def test_the_ground_truth_without_its_devkit_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"holds ILSVRC2012_IDs, which are in another order .* accuracy of 0\.1 %"):
         open_source(top)
     (top / "ILSVRC2012_validation_ground_truth.txt").unlink()
-    with pytest.raises(DataError, match=r"neither LOC_val_solution\.csv, the devkit nor val\.txt says what they show"):
+    with pytest.raises(DataError, match=r"without class folders; put LOC_val_solution\.csv, the devkit or val\.txt beside"):
         open_source(top)
 
 
@@ -297,11 +373,10 @@ def test_a_list_of_numbers_is_proved_or_refused(tmp_path, by):
     assert [label for _, label in listing(found, "val")] == [2, 1, 2, 0]
     assert any("val.txt, which agrees with" in note for note in found.notes) and not any("nothing proves" in note for note in found.notes)
     write(1, 0, 1, 2)
-    because = "; its numbers are ILSVRC2012_ID - 1, not positions in the sorted WNIDs" if by == "devkit" else ""
-    with pytest.raises(DataError, match=rf"val_00000001 shows n00000005, but .* says n00000007{because}\.  Taken as .* chance, 0\.1 %"):
+    with pytest.raises(DataError, match=r"val_00000001 shows n00000005, but .* says n00000007; .* ILSVRC2012_ID - 1 .* chance, 0\.1 %"):
         open_source(top)
     write(2, 1, 0, 0)                                           # neither order
-    with pytest.raises(DataError, match=r"val_00000003 shows n00000002, but .* says n00000007\.  Taken"):
+    with pytest.raises(DataError, match=r"val_00000003 shows n00000002, but .* says n00000007;"):
         open_source(top)
 
 

@@ -74,7 +74,7 @@ def test_parts_of_the_official_set(tmp_path):
     (dict(truth=[1, 9]), "ILSVRC2012_ID 9, which data/meta.mat does not list"),
     (dict(truth=["x"]), "is not as published"),
     (dict(ids={"n00000001": 1, "n00000002": 1, "n00000003": 2}), "lists no classes or one twice"),
-    (dict(ids={"n00000001": 1, "n00000004": 3, "n00000003": 2}), "has class n00000002, which the devkit's data/meta.mat does not know"),
+    (dict(ids={"n00000001": 1, "n00000004": 3, "n00000003": 2}), "has class n00000002, unknown to data/meta.mat of the devkit"),
     (dict(meta=b"no"), "no MATLAB 5 file"),
     (dict(meta=matfile.dump("other", [{"a": 1}])), "is not as published"),
 ])

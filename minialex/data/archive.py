@@ -108,10 +108,6 @@ class Member:
             raise DataError(f"{self.label}: the archive ends within this file, so it is truncated; get it again")
         return content
 
-    def window(self) -> Window:
-        """The member as a file of its own, for an archive within an archive (uncompressed outer archives only)."""
-        return Window(self._window.file, self._window.start + self.offset, self.size)
-
 
 @contextmanager
 def opened(path: Path) -> Iterator[Window]:

@@ -31,8 +31,9 @@ _EVERY = 10.0                   # seconds between plain lines
 class Progress:
     """A bar on a terminal; elsewhere a line every ten seconds and one at the end, with rate and time left."""
 
-    def __init__(self, title: str, total: int | None, start: int, show: bool):
+    def __init__(self, title: str, total: int | None, start: int, show: bool, sure: bool = True):
         self.title, self.total, self.done, self.start, self.show = title, total, start, start, show
+        self.of = "of" if sure else "of about"
         self.began = self.last = monotonic()
         self.bar = tqdm(desc=title, total=total, initial=start, unit="img") if show and sys.stderr.isatty() else None
 
@@ -52,7 +53,7 @@ class Progress:
     def _line(self) -> None:
         self.last = monotonic()
         rate = (self.done - self.start) / max(self.last - self.began, 1e-9)
-        of = "" if self.total is None else f" of {self.total:,} ({100 * self.done / max(self.total, 1):.0f} %)"
+        of = "" if self.total is None else f" {self.of} {self.total:,} ({100 * self.done / max(self.total, 1):.0f} %)"
         left = "" if not self.total or not rate else f", {clock((self.total - self.done) / rate)} left"
         print(f"{self.title}: {self.done:,}{of}, {rate:.0f} images/s{left}", file=sys.stderr, flush=True)
 

@@ -41,8 +41,7 @@ def find(path: Path) -> tuple[Path, Path, Labels | None] | None:
         if any((place / TRUTH).is_file() for place in places):
             raise DataError(f"{shown(path)}: {TRUTH} holds ILSVRC2012_IDs, which are in another order than the sorted WNIDs; taken for "
                             f"labels they give an accuracy of 0.1 %.  Put meta.mat of the devkit, or the devkit's archive, beside it")
-        raise DataError(f"{shown(val)} holds pictures without class folders, and neither {SOLUTION}, the devkit nor {LISTED} says what "
-                        f"they show; put one beside")
+        raise DataError(f"{shown(val)} holds pictures without class folders; put {SOLUTION}, the devkit or {LISTED} beside")
     return top / "train", val, labels
 
 
@@ -71,8 +70,7 @@ class FlatVal(Source):
         if shows is None:
             raise DataError(f"{self.truth_file} does not say what {shown(name)} shows; it belongs to another set of pictures")
         if shows not in self.ids:
-            raise DataError(f"{self.truth_file} names {shown(shows)!r}, which is no folder of train; give class ids throughout, or numbers "
-                            f"throughout: mixed conventions give an accuracy of chance")
+            raise DataError(f"{self.truth_file} names {shown(shows)!r}, which is no class; mixed conventions give an accuracy of chance")
         return self.ids[shows]
 
     def _listed(self, file: Path, names: list[str], labels: Labels | None) -> dict[str, str]:
@@ -85,9 +83,8 @@ class FlatVal(Source):
         truth = listed
         if numbers:
             if "0" not in found or max(map(int, found)) >= len(order):
-                raise DataError(f"{place} has labels from {min(map(int, found))} to {max(map(int, found))} for {len(order)} classes, so it "
-                                f"does not count sorted ids from 0; they may be ILSVRC2012_IDs, which are in another order and would "
-                                f"give an accuracy of chance, 0.1 %.  Write the class ids themselves, a line 'file WNID'")
+                raise DataError(f"{place} has labels from {min(map(int, found))} to {max(map(int, found))} for {len(order)} classes, "
+                                f"not sorted ids from 0; ILSVRC2012_IDs would give an accuracy of chance, 0.1 %.  Write lines 'file WNID'")
             truth = {name: order[int(label)] for name, label in listed.items()}
         if labels is None:
             self.notes += numbers * [f"{LISTED} has numbers from 0, taken for positions in the sorted class ids; nothing proves it.  If "
@@ -97,11 +94,9 @@ class FlatVal(Source):
         stems = [splitext(name)[0] for name in names]
         odd = next((stem for stem in stems if truth.get(stem) != labels.wnid.get(stem, truth.get(stem))), None)
         if odd:
-            by_devkit = {entry.id: str(entry.devkit_id - 1) for entry in self.classes if entry.devkit_id}
-            same = numbers and by_devkit and all(by_devkit.get(labels.wnid.get(stem)) == listed.get(stem) for stem in stems)
             raise DataError(f"{place} says that {shown(odd)} shows {shown(truth.get(odd, 'nothing'))}, but {labels.file} says "
-                            f"{labels.wnid[odd]}" + "; its numbers are ILSVRC2012_ID - 1, not positions in the sorted WNIDs" * bool(same)
-                            + f".  Taken as they are they give an accuracy of chance, 0.1 %: remove {LISTED}, {labels.file} suffices")
+                            f"{labels.wnid[odd]}; numbers that are ILSVRC2012_ID - 1 and not positions in the sorted WNIDs give an "
+                            f"accuracy of chance, 0.1 %: remove {LISTED}, {labels.file} suffices")
         self.truth_file = f"{LISTED}, which agrees with {labels.file}"
         return truth
 

@@ -99,8 +99,7 @@ class _Tree(Source):
                 if not of_split[name]:
                     raise DataError(f"{place}: the class folder {shown(name)!r} contains no pictures; remove it or put pictures into it")
                 if name not in counts[main]:
-                    raise DataError(f"{place}: class {shown(name)!r} is in the {split} folder but not in the {main} folder; "
-                                    f"both must use the same class names")
+                    raise DataError(f"{place}: class {shown(name)!r} is in the {split} folder but not in the {main} folder; add it")
         if len(ids) == 1:
             raise DataError(f"{place} has one class only ({shown(ids[0])!r}); a classifier needs two or more class folders")
         self.labels = {name: label for label, name in enumerate(ids)}
@@ -232,7 +231,7 @@ class TarTree(_Tree):
             if len(pictures) > MAX_FOLDERS or length > MAX_FOLDER_NAMES:
                 raise DataError(f"{shown(path)} has more than {len(pictures) - 1} folders; is this an archive of a data set?")
         if not pictures and inner:
-            raise DataError(f"{shown(path)} is an archive of archives; only ILSVRC2012_img_train.tar, under that name, is read like this")
+            raise DataError(f"{shown(path)} is an archive of archives that are not called nXXXXXXXX.tar; unpack them")
         layout = resolve(pictures, shown(path))
         super().__init__(path, layout, read_names(names.get(layout.prefix, "")))
         self.forward_only = path.name.lower().endswith("gz")

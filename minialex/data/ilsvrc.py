@@ -10,6 +10,7 @@ translation happens in this file and nowhere else.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
@@ -32,7 +33,8 @@ ARCHIVES = {
     VAL: Official(6744924160, "29b22e2961454d5413ddabcf34fc5622", 50000),
     DEVKIT: Official(2568145, "fa75699e90414af021442c21a62c3abf", 0),
 }
-_CLASS_TAR = re.compile(r"n\d{8}\.tar")
+TEST = re.compile(r"ILSVRC20\d\d_im(g|ages)_test\w*\.tar")
+CLASS_TAR = re.compile(r"n\d{8}\.tar")
 _TRAIN_PICTURE = re.compile(r"n\d{8}_\d+\.JPEG")
 
 
@@ -93,13 +95,13 @@ class Ilsvrc(Source):
         verified, reason = False, f"no official MD5 of ILSVRC-{edition.year} is known here"
         if edition.year == 2012:
             verified, reason = verify(path, {name: ARCHIVES[name] for name in here}, allow_unverified, progress, kept)
-        notes, in_train = [], _class_tars(path / train) if train in here else []
+        notes = [f"{name} is left out: its pictures have no labels" for name in sorted(os.listdir(path)) if TEST.fullmatch(name)]
+        self._spans = in_train = class_tars(path / train) if train in here else {}
         if devkit in here:
             classes, self.truth = _devkit(path / devkit, edition)
             known = {info.id for info in classes}
             if unknown := [wnid for wnid in in_train if wnid not in known]:
-                raise DataError(f"{shown(path / train)} has class {unknown[0]}, which the devkit's {META} does not know; "
-                                f"the two are of different years, so take both from one")
+                raise DataError(f"{shown(path / train)} has class {unknown[0]}, unknown to {META} of the devkit; take one year's")
             if in_train and (missing := len(known - set(in_train))):
                 notes.append(f"{missing} of {len(known)} classes have no training pictures")
         else:
@@ -130,9 +132,9 @@ class Ilsvrc(Source):
     def _train(self) -> Iterator[tuple[Member, str, int]]:
         train = self.edition.train
         with opened(self.path / train) as window:
-            for outer in _class_members(window, train):
-                wnid, archive = outer.base[:9], f"{train}:{outer.base}"
-                for member in members(outer.window(), archive):
+            for wnid, span in self._spans.items():
+                archive = f"{train}:{wnid}.tar"
+                for member in members(Window(window.file, *span), archive):
                     if _TRAIN_PICTURE.fullmatch(member.base):
                         if member.base[:9] != wnid:
                             raise DataError(f"{archive} holds {member.base}, a picture of another class; get the archive again")
@@ -144,27 +146,21 @@ class Ilsvrc(Source):
             if match := picture.fullmatch(member.base):
                 number = int(match[1])
                 if not 1 <= number <= len(self.truth):
-                    raise DataError(f"{val}:{member.base} has no label: the devkit's ground truth has {len(self.truth)} lines; "
-                                    f"take both archives from one year")
+                    raise DataError(f"{val}:{member.base} has no label: the devkit's ground truth has {len(self.truth)} lines")
                 yield member, f"{val}:{member.base}", self._label_of_devkit[int(self.truth[number - 1])]
 
     def fingerprint(self) -> str:
         return hashlib.sha256("\n".join(stamp(self.path / name) for name in self._here).encode()).hexdigest()[:16]
 
 
-def _class_members(window: Window, archive: str) -> Iterator[Member]:
-    return (member for member in members(window, archive) if _CLASS_TAR.fullmatch(member.base))
-
-
-def _class_tars(path: Path) -> list[str]:
-    """WNIDs of the archives in the training archive."""
-    with opened(path) as window:
-        wnids = [member.base[:9] for member in _class_members(window, path.name)]
-    if not wnids:
+def class_tars(path: Path) -> dict[str, tuple[int, int]]:
+    """Where in an archive of archives those of each class lie: WNID to (offset, bytes), in the archive's order."""
+    found = [(member.base[:9], (member.offset, member.size)) for member in walk(path) if CLASS_TAR.fullmatch(member.base)]
+    if not found:
         raise DataError(f"{shown(path)} holds no class archives (nXXXXXXXX.tar); it is not the training archive")
-    if len(set(wnids)) < len(wnids):
+    if len(dict(found)) < len(found):
         raise DataError(f"{shown(path)} holds a class twice; get it again")
-    return wnids
+    return dict(found)
 
 
 def _devkit(path: Path, edition: Edition) -> tuple[tuple[ClassInfo, ...], np.ndarray]:

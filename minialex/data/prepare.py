@@ -121,8 +121,7 @@ def _same(store: Store, plan: dict) -> Store:
              "kind": "another kind of records"}
     for key, word in words.items():
         if made[key] != plan[key]:
-            raise StoreError(f"{store.path} is a store of {word}: {key} {made[key]} there, {plan[key]} asked for; "
-                             f"choose another folder, or remove that one to prepare it anew")
+            raise StoreError(f"{store.path} is a store of {word}: {key} {made[key]} there, {plan[key]} asked for; choose another folder")
     return store
 
 
@@ -188,7 +187,7 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
               file=sys.stderr, flush=True)
     outcomes = _decoded(source.items(split, start), record, workers, measure, kind)
     first = list(islice(outcomes, 1))                           # the rate begins behind what is read past
-    bar = Progress(f"prepare {split}", source.about(split), start, progress)
+    bar = Progress(f"prepare {split}", source.about(split), start, progress, source.count(split) is not None)
 
     def pictures() -> Iterator[tuple[np.ndarray | bytes, int, int]]:
         for outcome in chain(first, outcomes):
@@ -218,8 +217,7 @@ def _prepare_split(source: Source, split: str, out: Path, plan: dict, workers: i
         bar.close()
     if not finished:
         why = f" (the first: {journal.rejected[0][1]})" if journal.rejected else ""
-        raise NothingReadable(f"{shown(source.path)}: none of the {journal.stop} {split} pictures can be read{why}; "
-                         f"check that they are JPEG or PNG files")
+        raise NothingReadable(f"{shown(source.path)}: none of the {journal.stop} {split} pictures can be read{why}")
     write_json(end, vars(journal))
 
 
@@ -250,14 +248,15 @@ def _decoded(items: Iterator[Item], record: int, workers: int, measure: bool, ki
 
 def _check_space(source: Source, out: Path, plan: dict) -> None:
     """Refuses to begin what cannot end: bytes still needed, at the least, against bytes free."""
-    counts = [source.count(split) for split in source.splits]
+    counts, sure = [source.about(split) for split in source.splits], source.count(source.splits[0]) is not None
     if None in counts:
         return
     there = sum(path.stat().st_size for path in out.glob("*.shard"))
     need = sum(counts) * plan["record"] ** 2 * 3 * LEAST[kind_number(plan["kind"])] // 100 - there
     have = shutil.disk_usage(out).free
-    if need > have:
-        raise StoreError(f"{out}: the store needs {need:,} more bytes, but the disk has {have:,}; make room, "
+    if need * (1 if sure else 0.8) > have:                      # ten archives may be a fifth off
+        guess = "" if sure else f", for about {sum(counts):,} pictures, an estimate from the sizes of the archives"
+        raise StoreError(f"{out}: the store needs {need:,} more bytes{guess}, but the disk has {have:,}; make room, "
                          f"choose another disk or a smaller record") from OSError(errno.ENOSPC, "it would not fit")
 
 

@@ -131,9 +131,9 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
                 kept: Path | None = None) -> Source:
     """Finds out what kind of picture set stands at `path` and opens it.
 
-    Looked for in this order: a CIFAR-10 archive, Kaggle's, or an archive of a folder tree (path is a file); the official ILSVRC
-    archives, Kaggle's archive, one tar per synset, a flat val beside its labels, CIFAR-10's binary batches, a folder-per-class tree
-    (path is a folder).  Only archives of exactly the official size are summed
+    Looked for in this order: a CIFAR-10 archive, Kaggle's, a tar of synset archives, one of a folder tree (a file); the official ILSVRC
+    archives, the two above, one tar per synset, a flat val beside its labels, CIFAR-10's binary batches, a folder-per-class tree
+    (a folder).  Only archives of exactly the official size are summed
     (MD5), which calls `progress(bytes done, bytes in all)`; a wrong sum is refused unless `allow_unverified`.
     `kept` is a file of sums already taken (archive.verify).
 
@@ -147,14 +147,17 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
     if not path.exists():
         raise DataError(f"{shown(path)} does not exist; check the path, or leave DATA out to use the embedded pictures")
     if path.is_file():
-        if ilsvrc.editions([path.name]):
-            raise DataError(f"{shown(path)} is one of the three official archives; give the folder that holds them: {shown(path.parent)}")
+        if official := ilsvrc.editions([path.name]):
+            raise DataError(f"{shown(path)} is an archive of ILSVRC-{official[0].year}; give its folder, {shown(path.parent)}")
+        if ilsvrc.TEST.fullmatch(path.name):
+            raise DataError(f"{shown(path)} holds test pictures, without labels; give the folder of those for training and validation")
         if path.name in cifar.ARCHIVES:
             return cifar.Cifar10(path, allow_unverified=allow_unverified)
         if not path.name.lower().endswith(ARCHIVE_SUFFIXES):
-            raise DataError(f"{shown(path)} is a single file that is no .tar, .tar.gz or .tgz; give a folder with one folder per class, "
-                            f"or an archive of one")
-        return kaggle.KaggleArchive(path) if kaggle.NAME.fullmatch(path.name) else folder.TarTree(path)
+            raise DataError(f"{shown(path)} is a single file that is no .tar, .tar.gz or .tgz; give a folder, or an archive of one")
+        if kaggle.NAME.fullmatch(path.name):
+            return kaggle.KaggleArchive(path)
+        return synsets.SynsetTars(path) if synsets.is_whole(path) else folder.TarTree(path)
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
@@ -163,10 +166,10 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
         raise DataError(f"{shown(path)} is an empty folder; put one folder of pictures per class into it, or check the path")
     if any({edition.train, edition.val} & set(names) for edition in ilsvrc.EDITIONS):
         return ilsvrc.Ilsvrc(path, allow_unverified=allow_unverified, progress=progress, kept=kept)
-    if packed := next(filter(kaggle.NAME.fullmatch, names), None):
-        return kaggle.KaggleArchive(path / packed)
-    if sum(synsets.is_archive(name) for name in names) > 1:
-        return synsets.SynsetTars(path, names)
+    if packed := next((name for name in names if kaggle.NAME.fullmatch(name) or synsets.WHOLE.fullmatch(name)), None):
+        return open_source(path / packed)
+    if sum(bool(ilsvrc.CLASS_TAR.fullmatch(name)) for name in names) > 1:
+        return synsets.SynsetTars(path)
     if found := flat.find(path):
         return flat.FlatVal(path, *found)
     if ilsvrc.editions(names):
@@ -174,6 +177,5 @@ def open_source(path: str | os.PathLike, *, allow_unverified: bool = False, prog
     if cifar.is_here(names):
         return cifar.Cifar10(path, allow_unverified=allow_unverified)
     if "manifest.json" in names:
-        raise DataError(f"{shown(path)} looks like a prepared store, not like pictures; train or evaluate on it as it is, "
-                        f"or prepare from the pictures it was made of")
+        raise DataError(f"{shown(path)} looks like a prepared store, not like pictures; train or evaluate on it as it is")
     return folder.FolderTree(path)
