@@ -9,9 +9,10 @@ import pytest
 from pictures import packed, picture, tar, tree
 
 from minialex.cli import main
-from minialex.data import archive, cifar, ilsvrc, matfile
+from minialex.data import archive, cifar, ilsvrc, locate, matfile
 from minialex.data.decode import decode_item
 from minialex.data.source import DataError, open_source
+from minialex.progress import Progress
 
 # Sorted WNIDs and devkit ids disagree on purpose, as they do in the real devkit.
 IDS = {"n00000001": 3, "n00000002": 1, "n00000003": 2}
@@ -156,6 +157,19 @@ def test_a_sum_is_taken_once(tmp_path, monkeypatch, capsys):
     (top / ilsvrc.VAL).write_bytes(content[:-1] + b"\1")    # in the padding behind the end mark
     assert main([*words, "--allow-unverified"]) == 0
     assert f"wrong MD5 of {ilsvrc.VAL}" in capsys.readouterr().out
+
+
+def test_a_quiet_run_says_nothing_of_sums(tmp_path, monkeypatch, capsys):
+    top = official(tmp_path / "archives")
+    for name, entry in ilsvrc.ARCHIVES.items():
+        content = (top / name).read_bytes()
+        monkeypatch.setitem(ilsvrc.ARCHIVES, name, archive.Official(len(content), hashlib.md5(content).hexdigest(), entry.pictures))
+    monkeypatch.setitem(Progress.__init__.__kwdefaults__, "interval", 0)
+    monkeypatch.chdir(tmp_path)
+    for quiet in (False, True):
+        locate(top, quiet)
+        assert capsys.readouterr().err.count("MD5 of the archives") == (0 if quiet else 3)
+        (tmp_path / "stores" / "md5.json").unlink()
 
 
 @pytest.mark.parametrize("words", [["prepare", "--out", "store"], ["prepare", "here", "--src", "there", "--out", "store"]])

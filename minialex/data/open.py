@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..progress import reading
 from . import synthetic
+from .decode import VERSION
 from .prepare import prepare
 from .source import DataError, Source, open_source
 from .store import Store
@@ -17,14 +18,14 @@ def is_store(path: str | Path) -> bool:
     return (Path(path) / "manifest.json").is_file()
 
 
-def locate(data: str | Path | None) -> Source | Store:
+def locate(data: str | Path | None, quiet: bool = False) -> Source | Store:
     """What `data` names: a prepared store, or a source still to be prepared.  None means the embedded pictures, which are drawn
     into archives of the official ILSVRC layout first and read through the same door as the real ones."""
     if data is None:
         return open_source(synthetic.make_if_absent(FOLDER / "embedded-archives"))
     if is_store(data):
         return Store(data)
-    return open_source(data, progress=reading("MD5 of the archives"), kept=FOLDER / "md5.json")
+    return open_source(data, progress=reading("MD5 of the archives", quiet=quiet), kept=FOLDER / "md5.json")
 
 
 def count(found: Source | Store, *splits: str) -> int | None:
@@ -35,18 +36,23 @@ def count(found: Source | Store, *splits: str) -> int | None:
     return len(found.split(split)) if isinstance(found, Store) else found.count(split)
 
 
+def store_name(found: Source, record: int) -> str:
+    """Of the folder where nobody names one: another source, size or version of the decoder has another."""
+    return f"{Path(found.path).resolve().name}-{found.fingerprint()[:8]}-{record}-d{VERSION}"
+
+
 def store_of(found: Source | Store, record: int, *, folder: str | Path | None = None, workers: int = 2, quiet: bool = False) -> Store:
     """A store as it is, if its pictures have `record` pixels a side; a source prepared (once), in `folder` or in
-    stores/<name>-<fingerprint>-<record>."""
+    stores/NAME as `store_name` says."""
     if isinstance(found, Store):
         if found.record != record:
             raise DataError(f"{found.path} holds pictures of {found.record} pixels a side, but this recipe is made for {record}: "
                             f"prepare them again with --record {record}, or choose another recipe")
         return found
-    target = Path(folder) if folder else FOLDER / f"{Path(found.path).resolve().name}-{found.fingerprint()[:8]}-{record}"
+    target = Path(folder) if folder else FOLDER / store_name(found, record)
     return prepare(found, target, record=record, workers=workers, progress=not quiet)
 
 
 def open_store(data: str | Path | None, record: int, *, folder: str | Path | None = None, workers: int = 2, quiet: bool = False) -> Store:
     """`locate` and `store_of` in one call."""
-    return store_of(locate(data), record, folder=folder, workers=workers, quiet=quiet)
+    return store_of(locate(data, quiet), record, folder=folder, workers=workers, quiet=quiet)

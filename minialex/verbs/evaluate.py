@@ -34,12 +34,12 @@ def main(options: argparse.Namespace) -> None:
     which = "ten" if asked.ten_crops else model.recipe.test_views
     if asked.unlabelled and not (asked.data or asked.submission):
         return unlabelled(asked, model, None, which)
-    found = ranks.staged(lambda: locate(asked.data or model.config.data))
+    quiet = asked.quiet or ranks.rank > 0
+    found = ranks.staged(lambda: locate(asked.data or model.config.data, quiet or asked.json))
     with ranks.together():
         rundir.same_classes(model.path, {"classes": model.classes}, found)
     if asked.unlabelled:
         return unlabelled(asked, model, [c.devkit_id for c in found.classes], which)
-    quiet = asked.quiet or ranks.rank > 0
     folder = asked.store or (None if asked.data else model.config.store)
     store = ranks.staged(lambda: store_of(found, model.mean.shape[0], folder=folder, workers=workers, quiet=quiet or asked.json))
     recipe = model.recipe.but(ties=asked.ties or model.recipe.ties)

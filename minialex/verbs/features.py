@@ -23,7 +23,7 @@ def main(options: argparse.Namespace) -> None:
     codes = Path(options.codes_out or out.with_suffix(".codes.safetensors"))
     model = trained(options.checkpoint, device=options.device, batch=options.batch, workers=options.workers)
     layer_of(model, options.layer)
-    found = locate(options.data or model.config.data)
+    found = locate(options.data or model.config.data, options.quiet)
     rundir.same_classes(model.path, {"classes": model.classes}, found)
     folder = options.store or (None if options.data else model.config.store)
     store = store_of(found, model.mean.shape[0], folder=folder, workers=options.workers, quiet=options.quiet)

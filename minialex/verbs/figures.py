@@ -171,7 +171,7 @@ def _predictions(options: argparse.Namespace, *, pictures: bool) -> tuple:
         record, data = model.mean.shape[0], options.data or model.config.data
     else:
         record, data = recipe(made.recipe).record, options.data
-    found = locate(data)
+    found = locate(data, options.quiet)
     if model:
         rundir.same_classes(model.path, {"classes": model.classes}, found)
     folder = options.store or (model.config.store if model and not options.data else None)
