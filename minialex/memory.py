@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,19 @@ ALIGN = 64                                  # elements: parameters start at mult
 FINITE_EVERY = 64                           # steps: 2 % of one for 61 M weights over PCIe
 
 Key = tuple[str, str]                       # (layer, "w" or "b")
+
+
+def host_room() -> int | None:
+    """Bytes that this machine, or the limit of this process's container, has left for it; None where nobody says."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        free = 1024 * sum(int(fields[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
+        limit = Path("/sys/fs/cgroup/memory.max")
+        word = limit.read_text().strip() if limit.exists() else "max"
+        return free if word == "max" else min(free, int(word))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 class Arena:

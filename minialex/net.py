@@ -15,7 +15,7 @@ import numpy as np
 
 from .fuse import fuse as fuse_layers
 from .layers import Layer, Run, SoftmaxLoss
-from .memory import ALIGN, Arena, Buffers, PingPong, initial
+from .memory import ALIGN, Arena, Buffers, PingPong, host_room, initial
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
 
 
@@ -79,23 +79,26 @@ class Net:
 
     # ---------------------------------------------------------------- planning
     def bytes(self, batch: int) -> int:
-        """Device memory for steps of `batch` images, from the shapes alone: parameters, activations, two gradients below the first linear
-        layer and two from there on, the pictures, and a workspace of the kernels (the largest output and filters)."""
+        """Memory for steps of `batch` images, from the shapes alone: parameters, activations, two gradients below the first linear
+        layer and two from there on, the pictures, and a workspace of the kernels (the largest output and filters).  On the host, where
+        blocks of images share gradients, only the least it takes: parameters and activations."""
         sizes, split = [shape.size for shape in self.shapes], self._split
         held = sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
         gradients = 2 * max(sizes[split:]) + 2 * max(sizes[1:split + 1], default=0)
-        image = held + gradients + sizes[0] // 2 + max(sizes[1:], default=0) + self.classes + 2
+        image = held + (gradients + sizes[0] // 2 + max(sizes[1:], default=0) + self.classes + 2 if hasattr(self.ops, "kernels") else 0)
         return (self._fixed + batch * image) * np.dtype(self.dtype).itemsize
 
     def _check_room(self) -> None:
-        """Refuses what the device has no room for before any of it is taken.  Memory of the host is not counted."""
-        if not hasattr(self.ops, "kernels"):
+        """Refuses what the device has no room for before any of it is taken.  On the host the kernel would grant it all, and end the
+        process without a word when it is used."""
+        device, free = self.ops.kernels.room() if hasattr(self.ops, "kernels") else ("cpu", host_room())
+        if free is None:
             return
-        device, free = self.ops.kernels.room()
         needed, fixed = self.bytes(self.batch), self.bytes(0)
         most = (free - fixed) * self.batch // (needed - fixed)
         if needed > free:
-            advice = f"use a batch of {most} (-b {most})" if most > 0 else "not even one image fits, use --device cpu"
+            other = "take a smaller recipe" if device == "cpu" else "use --device cpu"
+            advice = f"use a batch of {most} (-b {most})" if most > 0 else f"not even one image fits, {other}"
             raise DeviceMemoryError(f"--device {device}: this network at batch {self.batch} needs {needed:,} bytes, "
                                     f"{free:,} are free; {advice}")
 

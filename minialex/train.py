@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, backends, distributed, files, initial, placement
+from . import __version__, advice, backends, distributed, files, initial, placement
 from .checkpoint import Keeper, RunLock, candidates, match
 from .config import resolve
 from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
@@ -133,8 +133,7 @@ class Trainer:
                              seed=config.seed, workers=config.workers, rank=self.world.rank, ranks=self.world.size,
                              stall_timeout=self.stall_timeout)
         self.means = on_each(self.net, self.store.mean)
-        shares = np.bincount(self.split.labels, minlength=classes) / len(self.split)
-        self.chance_loss = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+        self.guessing = advice.guessing(np.bincount(self.split.labels, minlength=classes) / len(self.split))
         self.steps_per_epoch = min(len(self.loader), config.limit_batches or len(self.loader))
 
     def _continue(self, arrays: dict[str, np.ndarray], state: dict) -> None:
@@ -153,10 +152,11 @@ class Trainer:
             if self.world.rank == 0:
                 self._open_folder()
         self.folder = self.world.from_root(self.folder)
+        if self.world.rank:
+            self.observers = Observers(self, **self._looking)
         self._tell_way_back()
-        self.observers = Observers(self, **self._looking)
-        self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         self._last_save = time.monotonic()
+        self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
         return self
 
     def _open_folder(self) -> None:
@@ -166,6 +166,7 @@ class Trainer:
             self.lock.acquire()
             self.keeper = Keeper(self.folder)
             self.journal = Journal(self.folder, self.config, done=self.epoch)
+            self.observers = Observers(self, **self._looking)
             self.say(f"  run directory {self.folder}")
         except BaseException:
             self.lock.release()
@@ -190,6 +191,9 @@ class Trainer:
             self.lock.release()
 
     def _on_signal(self, number: int, frame) -> None:
+        if number == signal.SIGUSR1:                                # a checkpoint behind this step, and on
+            self._last_save = -math.inf
+            return
         if self._signal is not None:
             text = f"{signal.Signals(number).name}, a second time: stopped at once; --resume auto goes on from the last checkpoint"
             raise KeyboardInterrupt(text, 128 + number)
@@ -283,8 +287,9 @@ class Trainer:
 
     def _wishes(self) -> list[bool]:
         """What this process wants behind this step, as what one wants all must do: stop for SIGTERM, for SIGINT, save."""
-        late = time.monotonic() - self._last_save > self.checkpoint_seconds
-        return [self._signal == signal.SIGTERM, self._signal == signal.SIGINT, late and self.world.rank == 0]
+        age = time.monotonic() - self._last_save
+        save = math.isinf(age) or (age > self.checkpoint_seconds and self.world.rank == 0)
+        return [self._signal == signal.SIGTERM, self._signal == signal.SIGINT, save]
 
     def _line(self) -> str:
         elapsed = max(1e-9, time.monotonic() - self._began)
@@ -329,7 +334,9 @@ class Trainer:
                  f"rate {self.schedule.rate(epoch):g}, {(train.images - self._behind) / max(1e-9, seconds):.0f} images/s")
         if self.world.rank == 0:
             self.journal.epoch(epoch, self.step, train, metrics, self.schedule.rate(epoch), seconds)
-        self._explain_stuck(train)
+        if self.step >= advice.AFTER and train.loss > self.guessing - advice.NEAR and not self.quiet:
+            for line in advice.stuck(self.net, self.sgd, train.loss, self.guessing):
+                self.say("  " + line)
         self.schedule.observe(metrics.top1)
         improved = self.best is None or metrics.top1 < self.best
         self.best = metrics.top1 if improved else self.best
@@ -338,12 +345,6 @@ class Trainer:
         self.save(best=improved)
         self.observers.validated()
         return metrics
-
-    def _explain_stuck(self, train: Metrics) -> None:
-        if self.step >= 300 and abs(train.loss - self.chance_loss) < 0.02:
-            self.say(f"  the training loss {train.loss:.3f} is that of guessing ({self.chance_loss:.3f}). Likely causes: every ReLU "
-                     "behind a bias of 1 has died (try a third of the --lr, or a larger -b); labels that do not belong to the "
-                     "pictures; a rate far too low or too high.")
 
     def _way_back(self) -> str:
         lower = f"--lr {self.config.rate / 10:g}"

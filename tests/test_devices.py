@@ -10,10 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import finished, said
 from conftest import load_or_skip
 
 import minialex
 from minialex import backends, cli
+from minialex.memory import host_room
 from minialex.net import Net
 from minialex.nets import recipe
 from minialex.optim import SGD
@@ -77,6 +79,19 @@ def test_training_on_a_small_device_says_the_batch_that_then_runs(tmp_path):
     assert most, refused.stderr
     done = command(*words, "-b", most[1], MINIALEX_EMULATED_MEMORY="10")
     assert done.returncode == 0, done.stderr
+
+
+def test_training_without_memory_says_the_batch_that_then_runs(tmp_path, monkeypatch, capsys):
+    """A host grants what it has not, and ends the process when it is used: looked at before."""
+    assert 0 < host_room() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + (1 << 40)
+    monkeypatch.setattr("minialex.net.host_room", lambda: 8 << 20)
+    words = ("train", "--device", "cpu", "--epochs", "1", "--limit-batches", "1", "-q", "--output-dir", tmp_path / "run")
+    status, _, err = said(capsys, *words, "-b", "64")
+    most = re.fullmatch(r"minialex: --device cpu: .* needs [\d,]+ bytes, 8,388,608 are free; use a batch of (\d+) \(-b \1\)\n", err)
+    assert status == 2 and most and not (tmp_path / "run").exists(), err
+    finished(capsys, *words, "-b", most[1])
+    status, _, err = said(capsys, *words[:-1], tmp_path / "again", "-b", "1", "--recipe", "paper")
+    assert status == 2 and "not even one image fits, take a smaller recipe" in err
 
 
 # ---------------------------------------------------------------- devices that are not there

@@ -10,6 +10,7 @@ from pictures import tree
 from runs import small_store
 
 from minialex import train
+from minialex.checkpoint import candidates
 from minialex.data import prepare
 
 TINY = ("--recipe", "tiny", "--epochs", "1", "-q")
@@ -46,6 +47,25 @@ def test_interrupted_once_finishes_the_step(tmp_path, store, capsys, monkeypatch
     status, _, err = said(capsys, "train", store, *TINY, "-b", "6", "--output-dir", tmp_path / "run")
     path = tmp_path / "run" / "checkpoint-1.safetensors"
     assert status == 130 and err == f"minialex: SIGINT: stopped after step 1; go on with --resume {path}\n" and path.exists()
+
+
+def test_asked_for_a_checkpoint(tmp_path, store, capsys, monkeypatch):
+    """SIGUSR1: one behind the step, and the run goes on."""
+    learn, asked = train.Trainer.learn, []
+
+    def asking(trainer, batch):
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        result = learn(trainer, batch)
+        asked.append((trainer.step, candidates(trainer.folder)))
+        return result
+
+    monkeypatch.setattr(train.Trainer, "learn", asking)
+    handler = signal.getsignal(signal.SIGUSR1)
+    finished(capsys, "train", store, *TINY, "-b", "6", "--output-dir", tmp_path / "run")
+    for step, found in asked:
+        assert [path.name for path in found] == ([] if step < 3 else ["checkpoint-3.safetensors"])
+    assert len(asked) == 6 and signal.getsignal(signal.SIGUSR1) is handler
 
 
 def test_interrupted_twice_stops_at_once(tmp_path, store, capsys, monkeypatch):

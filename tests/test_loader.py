@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from drawn import flip_byte, pixels, small_store
 
-from minialex.data import Batch, DataError, Loader, Store, StoreError, View, draw, epoch_order, transform, views
+from minialex.data import Batch, DataError, Loader, Store, StoreError, draw, epoch_order, transform
 from minialex.data.shard import records_offset
 from minialex.nets.recipe import Augmentation
 from minialex.spec import ShapeError
@@ -78,21 +78,6 @@ def test_seed_and_epoch_change_the_batches_and_fixed_order_does_not(store):
     on, off = (next(loader(store, augmentation=SOURCE2012).batches(epoch)) for epoch in (2, 3))
     assert on.noise.any() and on.scale == 1 / 1.1 and not off.noise.any() and off.scale == 1.0
     assert not np.array_equal(on.offsets, off.offsets)                          # the order is fixed, the crops are not
-
-
-def test_evaluation_is_in_the_order_of_the_store_through_one_view(store):
-    for view in views(8, 6, "ten"):
-        got = list(loader(store, split="val", batch=3).evaluation(view))
-        assert [len(batch) for batch in got] == [3, 3, 1]
-        assert np.concatenate([batch.pictures for batch in got]).tolist() == list(range(7))
-        for batch in got:
-            assert (batch.offsets == [view.top, view.left]).all() and (batch.flips == view.flip).all()
-            assert not batch.noise.any() and batch.scale == 1.0 and batch.offsets.dtype == np.int32
-            assert np.array_equal(batch.images, [pixels("val", picture, 8) for picture in batch.pictures])
-    few = list(loader(store, split="val", batch=100).evaluation(View(0, 0, False)))     # a large batch is no error here
-    assert len(few) == 1 and len(few[0]) == 7
-    other = few[0].at(View(2, 1, True))
-    assert (other.offsets == [2, 1]).all() and other.flips.all() and other.images is few[0].images
 
 
 @pytest.mark.parametrize("mean_at", ["crop", "centre"])
@@ -193,5 +178,3 @@ def test_bad_calls(store):
         loader(store, batch=0)
     with pytest.raises(DataError, match="batch 8 of an epoch of 7 batches"):
         loader(store).batches(0, start=8)
-    with pytest.raises(DataError, match="crops of 6 fit at 0 to 2"):
-        loader(store).evaluation(View(0, 3, False))

@@ -131,18 +131,6 @@ def test_a_far_too_high_rate_exits_with_70(store, tmp_path):
     assert "first bad tensor" in done.stderr and "--lr 1e+08" in done.stderr
 
 
-def test_a_run_stuck_at_guessing_is_explained(store, tmp_path, capsys):
-    """Rate 0 learns nothing; after 300 steps the checklist is printed."""
-    asked = {"data": str(store), "recipe": "tiny", "batch": 32, "epochs": 1, "rate": 0.0, "output_dir": str(tmp_path / "run")}
-    with Trainer(asked) as trainer:
-        trainer.step = 300
-        for batch in trainer.batches(0):
-            trainer.learn(batch)
-        trainer.chance_loss = trainer._train_metrics().loss + 0.01
-        trainer.validate(0)
-    assert "is that of guessing" in capsys.readouterr().out
-
-
 def test_credit_and_ties():
     """Label 2 of p = (.4, .3, .3, 0): second or third.  By index it comes after 1; in fractions it has half of the second place."""
     p, labels = np.array([[0.4, 0.3, 0.3, 0.0]]), np.array([2])

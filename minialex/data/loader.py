@@ -7,13 +7,13 @@ A batch is a pure function of (store, seed, epoch, index): threads only decide w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..nets.recipe import Augmentation
 from .ahead import ahead
-from .augment import View, draw, offset_count
+from .augment import draw, offset_count
 from .order import epoch_order
 from .source import DataError
 from .store import Split, Store
@@ -42,12 +42,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def at(self, view: View) -> Batch:
-        """The same pictures of a batch without augmentation, seen through a test view."""
-        n = len(self)
-        return replace(self, offsets=np.tile(np.array([[view.top, view.left]], np.int32), (n, 1)), flips=np.full(n, view.flip),
-                       noise=np.zeros((n, 3), np.float32))
-
 
 def share(n: int, rank: int, ranks: int) -> tuple[int, int]:
     """Where the part of process `rank` begins and ends among n things."""
@@ -60,7 +54,7 @@ class Loader:
     Parameters
     ----------
     split, store : Split, Store     pictures; mean and colour statistics come from the store
-    augmentation : Augmentation     of the recipe; `evaluation` uses its mean_at alone
+    augmentation : Augmentation     of the recipe
     crop : int                      pixels a side the network sees
     batch : int                     pictures a batch; the last of an epoch may have fewer
     seed : int                      with epoch and position it decides order, crops, flips, noise
@@ -99,18 +93,8 @@ class Loader:
             raise DataError(f"batch {start} of an epoch of {len(self)} batches: the run to be resumed had other data or another batch size")
         return self._ahead(lambda index: self._training(epoch, index), start)
 
-    def evaluation(self, view: View) -> Iterator[Batch]:
-        """Every picture once, in the order of the store, through one view; `Batch.at` gives the same pictures another view."""
-        room = self._record - self.crop
-        if not (0 <= view.top <= room and 0 <= view.left <= room):
-            raise DataError(f"a view at ({view.top}, {view.left}) leaves the picture: crops of {self.crop} fit at 0 to {room}")
-        return self._ahead(lambda index: self._plain(index).at(view), 0)
-
-    def _range(self, index: int) -> np.ndarray:
-        return np.arange(index * self.batch, min((index + 1) * self.batch, len(self.split)))
-
     def _training(self, epoch: int, index: int) -> Batch:
-        whole = self._range(index)
+        whole = np.arange(index * self.batch, min((index + 1) * self.batch, len(self.split)))
         start, stop = share(len(whole), self.rank, self.ranks)
         positions = whole[start:stop]
         pictures = epoch_order(self.augmentation.order, self.seed, epoch, len(self.split), positions)
@@ -118,13 +102,6 @@ class Loader:
         return Batch(self.split.read(pictures, check=self.check), self.split.labels[pictures], pictures, *drawn,
                      mean_at=self.augmentation.mean_at, epoch=epoch, index=index, first=index * self.batch + start, place=start,
                      total=len(whole))
-
-    def _plain(self, index: int) -> Batch:
-        pictures = self._range(index)
-        n = len(pictures)
-        return Batch(self.split.read(pictures, check=self.check), self.split.labels[pictures], pictures, np.zeros((n, 2), np.int32),
-                     np.zeros(n, bool), np.zeros((n, 3), np.float32), self.augmentation.scale, self.augmentation.mean_at,
-                     0, index, index * self.batch, 0, n)
 
     def _ahead(self, make: Callable[[int], Batch], start: int) -> Iterator[Batch]:
         """make(start), make(start + 1), ... in order, computed ahead by threads that end with this generator, however it ends."""

@@ -18,6 +18,7 @@ from .. import __version__
 from ..bench.measure import commit, processor
 from ..checkpoint import candidates
 from ..data import DataError, Store, is_store, locate, prepare, store_of
+from ..data.open import store_name
 from ..data.part import Part
 from ..evaluate import evaluate, validation_split
 from ..predict import Trained, trained
@@ -105,16 +106,13 @@ class Lab:
             raise DataError(f"{found.path} holds pictures of {found.record} pixels a side, this experiment needs {record}; "
                             "name the pictures it was prepared from")
         else:
-            place = self._place(found, record)
+            place = self.folder / "stores" / store_name(found, record)
             whole = store_of(found, record, folder=place, quiet=self.quiet or is_store(place))
         part = {key: value for key, value in part.items() if value is not None}
         if not part:
             return str(whole.path)
         source = Part(whole, **part)
         return str(prepare(source, self.folder / "stores" / f"part-{source.fingerprint()}", record=record, progress=False).path)
-
-    def _place(self, found, record: int) -> Path:
-        return self.folder / "stores" / f"{Path(found.path).resolve().name}-{found.fingerprint()[:8]}-{record}"
 
     def described(self, store: str) -> str:
         """Which pictures these are, for people."""
