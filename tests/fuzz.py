@@ -24,11 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pictures_by_hand as by_hand
 from PIL import Image
 
 from minialex import checkpoint, nets
 from minialex.cli import build_parser
 from minialex.data import archive, decode, matfile
+from minialex.data.source import open_source
 from minialex.spec import MiniAlexError
 
 SLOW = 5.0                      # seconds for one input; the machine may be busy
@@ -73,7 +75,10 @@ def pictures() -> list[bytes]:
         file = io.BytesIO()
         image.save(file, form, **options)
         found.append(file.getvalue())
-    return found
+    palette = by_hand.chunk(b"PLTE", bytes(range(48))) + by_hand.chunk(b"tRNS", bytes(range(0, 256, 16)))
+    return [*found, by_hand.jpeg(random_.integers(0, 256, (2, 3, 4)), by_hand.adobe(2)),
+            by_hand.png(random_.integers(0, 4, (9, 7)), 2, 0, by_hand.clear(2), interlaced=True),
+            by_hand.png(random_.integers(0, 16, (9, 7)), 4, 3, palette)]
 
 
 def tars() -> list[bytes]:
@@ -85,6 +90,11 @@ def tars() -> list[bytes]:
                 info = tarfile.TarInfo(name)
                 info.size = 700
                 tar.addfile(info, io.BytesIO(bytes(700)))
+            if form != tarfile.USTAR_FORMAT:
+                for kind, name in ((tarfile.SYMTYPE, "n00000001/link.JPEG"), (tarfile.GNUTYPE_SPARSE, "n00000001/hole.JPEG")):
+                    info = tarfile.TarInfo(name)
+                    info.type, info.linkname = kind, "../" * 60 + "etc"
+                    tar.addfile(info)
         found.append(file.getvalue())
     return found
 
@@ -104,6 +114,8 @@ def try_tar(data: bytes, folder: Path) -> None:
     (folder / "fuzz.tar").write_bytes(data)
     for member in archive.walk(folder / "fuzz.tar"):
         assert len(member.read()) == member.size
+    found = open_source(folder / "fuzz.tar")
+    assert [sum(1 for _ in found.items(split)) for split in found.splits] == [found.count(split) for split in found.splits]
 
 
 def try_mat(data: bytes, folder: Path) -> None:

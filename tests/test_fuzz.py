@@ -7,7 +7,7 @@ from fuzz import DOORS, doors, fuzz
 from minialex.nets import recipe
 from minialex.spec import MiniAlexError
 
-INPUTS = {"picture": 1500, "tar": 1000, "mat": 3000, "checkpoint": 1500, "recipe": 3000, "argv": 80}
+INPUTS = {"picture": 1500, "tar": 500, "mat": 3000, "checkpoint": 1500, "recipe": 3000, "argv": 80}
 
 
 @pytest.mark.parametrize("door", DOORS)

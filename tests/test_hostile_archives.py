@@ -251,7 +251,7 @@ def test_nothing_but_the_store_appears(tmp_path):
 
 
 def test_cut_and_changed_anywhere(tmp_path):
-    """Every kind of member in one archive; every length, and a thousand changes: right names or a sentence."""
+    """Every kind of member in one archive; every length, and hundreds of changes: right names or a sentence."""
     draw = random.Random(5)
     whole = (GOOD + long_name(b"a/" + b"l" * 120 + b".png") + pax(record(b"path", b"b/p.png")) + sparse(2) + bytes(BLOCK)
              + member(b"a/l.png", b"", b"2") + GOOD + END)
@@ -261,7 +261,7 @@ def test_cut_and_changed_anywhere(tmp_path):
         with pytest.raises(MiniAlexError):
             _items(tmp_path, whole[:end])
     refused = 0
-    for _ in range(1000):
+    for _ in range(400):
         changed = bytearray(whole)
         for _ in range(draw.randint(1, 3)):
             changed[draw.randrange(len(whole))] = draw.randrange(256)
@@ -269,7 +269,7 @@ def test_cut_and_changed_anywhere(tmp_path):
             _items(tmp_path, bytes(changed))
         except MiniAlexError:
             refused += 1
-    assert 100 < refused < 1000 and os.listdir(tmp_path) == ["x.tar"]
+    assert 40 < refused < 400 and os.listdir(tmp_path) == ["x.tar"]
 
 
 def _items(folder, content):

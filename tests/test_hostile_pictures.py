@@ -79,6 +79,8 @@ HOSTILE = {
     "chunks.png": (lambda: one(chunk(b"tEXt", b"a\0b") * 200_000), "more than 100000 chunks"),
     "100 segments.jpg": (lambda: after_start(small(), segment(0xE5, bytes(65533)) * 100), RGB[0]),
     "500 Exif.jpg": (lambda: after_start(small(), segment(0xE1, b"Exif\0\0" + bytes(65527)) * 500), RGB[0]),
+    "every tag the whole block.png": (lambda: one(chunk(b"eXIf", b"II*\0\x08\0\0\0\xff\xff" + b"".join(
+        struct.pack("<HHII", tag, 7, 700_000, 8) for tag in range(65535)))), RGB[0]),
     "segments.jpg": (lambda: after_start(small(), b"\xff\xe5\0\2" * 4_000_000), "more than 100000 segments"),
     "fill bytes.jpg": (lambda: after_start(small(), b"\xff" * 1_000_000 + b"\0" * 1_000_000), RGB[0]),
     "1 x 20000.jpg": (lambda: saved(Image.new("RGB", (1, 20000), (200, 40, 60))), RGB[0]),
@@ -166,12 +168,10 @@ def test_pillow_sees_only_what_pixels_depend_on(monkeypatch):
     for extra in (segment(0xFE, b"comment"), segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"), segment(0xE2, b"ICC_PROFILE\0\1\1"), mpf,
                   segment(0xED, b"Photoshop 3.0\0" + b"8BIM" * 9), b"\xff\xff\xff", b"\0junk"):
         assert given(after_start(small(), extra, 20), monkeypatch) == (small(), ("JPEG", "PNG"))
-    twice = after_start(small(), segment(0xE1, block) + segment(0xE1, block))
-    assert given(twice, monkeypatch)[0] == after_start(small(), segment(0xE1, block))
+    assert given(after_start(small(), segment(0xE1, block)), monkeypatch)[0] == small()
     for kind in (b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"acTL", b"fcTL", b"gAMA", b"prVt"):
         assert given(one(chunk(kind, b"\0" * 26)), monkeypatch)[0] == one()
-    kept = chunk(b"eXIf", block[6:]) + clear(1, 2, 3)
-    assert given(one(kept), monkeypatch)[0] == one(kept)
+    assert given(one(chunk(b"eXIf", block[6:]) + clear(1, 2, 3)), monkeypatch)[0] == one(clear(1, 2, 3))
 
 
 @pytest.mark.parametrize("extra", [b"MPF\0", b"MPF\0II*\0\xff\xff\xff\x7f", b"MPF\0II*\0\x08\0\0\0\1\0\1\xb0\4\0\1\0\0\0\2\0\0\0\0\0\0\0"])
@@ -197,6 +197,27 @@ def test_orientation_is_exif_and_nothing_else():
                 + segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0"))
     pixels, notes = decode(data, 8, "x.jpg")
     assert notes == ["grey"] and pixels[0, 0, 0] > pixels[0, -1, 0]
+
+
+def test_orientation_of_odd_blocks():
+    """The first block counts, in either order of bytes, as a number of 2 or 4 bytes; what is broken turns nothing."""
+    def entries(*found, order="<", count=None, start=8):
+        head = b"II*\0" if order == "<" else b"MM\0*"
+        body = b"".join(struct.pack(f"{order}HHI", tag, kind, 1) + struct.pack(f"{order}I" if kind == 4 else f"{order}HH", *value)
+                        for tag, kind, *value in found)
+        return head + struct.pack(f"{order}IH", start, len(found) if count is None else count) + body
+
+    def turned(*blocks):
+        data = after_start(small(), b"".join(segment(0xE1, b"Exif\0\0" + block) for block in blocks))
+        both = [decode(data, 8, "x")[1], decode(one(b"".join(chunk(b"eXIf", block) for block in blocks)), 1, "x")[1]]
+        assert both[0] == both[1]
+        return both[0] == ["EXIF rotated"]
+    six = (0x112, 3, 6, 0)
+    assert turned(entries(six)) and turned(entries(six, order=">")) and turned(entries((0x112, 4, 6))) and turned(entries(six), b"junk")
+    assert turned(entries((0x100, 3, 6, 0), six)) and turned(entries(six, count=65535))
+    for block in (entries((0x112, 3, 1, 0)), entries((0x112, 3, 9, 0)), entries((0x112, 2, 6, 0)), entries((0x111, 3, 6, 0)),
+                  entries(six, start=9), entries(six, start=1 << 31), entries(six, count=0), entries(six)[:14], entries(six)[1:], b"II*\0"):
+        assert not turned(block, entries(six))
 
 
 @pytest.mark.parametrize("frame", [b"\x08\0\x40\0\x40\0", b"\x08\0\0\0\x40\1\1\x11\0", b"\x08\0\x40\0\0\1\1\x11\0",

@@ -52,6 +52,7 @@ _OTHER_FORMATS = (
     (b"jP  ", 4, "JPEG 2000"), (b"\xff\x4f\xff\x51", 0, "JPEG 2000"), (b"SIMPLE  =", 0, "FITS"),
 )
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
+_PNG = b"\x89PNG\r\n\x1a\n"
 _IN_SCAN = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")       # in a scan, ff 00 is data and d0 to d7 only divide it
 # Silencing Pillow's warnings (broken EXIF, large pictures) changes the process's filters, so only one thread may do it at a time.
 _QUIET = threading.Lock()
@@ -73,11 +74,11 @@ def decode(data: bytes, record: int, name: str) -> tuple[np.ndarray, list[str]]:
     ------
     ImageError         no JPEG or PNG, too many pixels, truncated, broken
     """
-    image, notes = _opened(data, name)
+    image, exif, notes = _opened(data, name)
     try:
         image.load()
         _note(image, data, notes)
-        return _fit(image, record, _orientation(image, notes)), notes
+        return _fit(image, record, _orientation(exif, notes)), notes
     except MemoryError:
         raise
     except Exception as error:  # whatever the decoder raises on broken data, it is this picture's fault
@@ -93,13 +94,12 @@ def decode_item(item: Item, record: int) -> tuple[np.ndarray, list[str]]:
     return _fit(Image.fromarray(item.pixels), record), []
 
 
-def _opened(data: bytes, name: str) -> tuple[Image.Image, list[str]]:
-    """The picture with its header read, nothing decoded yet."""
+def _opened(data: bytes, name: str) -> tuple[Image.Image, bytes, list[str]]:
+    """The picture with its header read, nothing decoded yet; its Exif block; notes."""
     if not data:
         raise ImageError(f"{name} is an empty file; replace or remove it")
-    parts = [memoryview(data)]
     try:
-        parts = _jpeg(data) if data.startswith(b"\xff\xd8\xff") else _png(data) if data.startswith(b"\x89PNG\r\n\x1a\n") else parts
+        parts, exif = _jpeg(data) if data.startswith(b"\xff\xd8\xff") else _png(data) if data.startswith(_PNG) else ([data], b"")
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(b"".join(parts)), formats=("JPEG", "PNG"))
@@ -117,47 +117,50 @@ def _opened(data: bytes, name: str) -> tuple[Image.Image, list[str]]:
                          f"scale it down or remove it")
     if image.format == "JPEG":
         _scans(image, parts[-1], name)
-    suffix = name.rpartition(".")[2].lower()
-    if image.format == "PNG":
-        return image, ["PNG named ." + name.rpartition(".")[2]] if suffix in ("jpg", "jpeg", "jpe") else []
-    return image, ["JPEG named .png"] if suffix == "png" else []
+    suffix, notes = name.rpartition(".")[2], []
+    if image.format == "PNG" and suffix.lower() in ("jpg", "jpeg", "jpe"):
+        notes.append(f"PNG named .{suffix}")
+    elif image.format != "PNG" and suffix.lower() == "png":
+        notes.append("JPEG named .png")
+    return image, exif, notes
 
 
-def _jpeg(data: bytes) -> list[memoryview]:
-    """All segments up to the first scan but comments and applications' own, of which JFIF, the first Exif and Adobe stay; all from the
-    scan on.  Bytes between segments, which decoders skip, go too."""
-    view, at, exif = memoryview(data), 2, False
-    kept: list[memoryview] = [view[:2]]
+def _jpeg(data: bytes) -> tuple[list[memoryview], bytes]:
+    """All segments up to the first scan but comments and applications' own, of which JFIF and Adobe stay, and all from the scan on;
+    the first Exif.  Bytes between segments, which decoders skip, go too."""
+    view, at, exif = memoryview(data), 2, b""
+    kept = [view[:2]]
     for _ in range(MAX_PARTS):
         if (found := _MARKER.search(data, at)) is None:
-            return kept
+            return kept, exif
         start, at, kind = *found.span(), found[1][0]
         if kind == 0xDA:
-            return [*kept, view[start:]]
+            return [*kept, view[start:]], exif
         if kind == 0x01 or 0xD0 <= kind <= 0xD9:                # these have no length
             continue
         at += int.from_bytes(data[at : at + 2], "big")
-        first = kind == 0xE1 and not exif and data.startswith(b"Exif\0\0", start + 4)
-        exif |= first
-        if first or kind in (0xE0, 0xEE) or not (0xE0 <= kind <= 0xEF or kind == 0xFE):
+        if kind in (0xE0, 0xEE) or not (0xE0 <= kind <= 0xEF or kind == 0xFE):
             kept.append(view[start:at])
+        elif kind == 0xE1 and not exif and data.startswith(b"Exif\0\0", start + 4):
+            exif = data[start + 10 : at]
     raise ValueError(f"more than {MAX_PARTS} segments")
 
 
-def _png(data: bytes) -> list[memoryview]:
-    """All chunks a decoder must understand, the transparent colour, the first Exif."""
-    view, at, exif, colours = memoryview(data), 8, False, False
-    kept: list[memoryview] = [view[:8]]
+def _png(data: bytes) -> tuple[list[memoryview], bytes]:
+    """All chunks a decoder must understand and the transparent colour; the first Exif."""
+    view, at, exif, colours = memoryview(data), 8, b"", False
+    kept = [view[:8]]
     for _ in range(MAX_PARTS):
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
         if kind == b"IDAT" and data[25:26] == b"\x03" and not colours:
             raise ValueError("a palette picture without palette")
         colours |= kind == b"PLTE"
-        if kind[:1] < b"a" or kind[:1] > b"z" or kind == b"tRNS" or (kind == b"eXIf" and not exif):
+        if kind[:1] < b"a" or kind[:1] > b"z" or kind == b"tRNS":
             kept.append(view[at:end])
-            exif |= kind == b"eXIf"
+        elif kind == b"eXIf" and not exif:
+            exif = data[at + 8 : end - 4].removeprefix(b"Exif\0\0")
         if kind == b"IEND" or end >= len(data):
-            return kept
+            return kept, exif
         at = end
     raise ValueError(f"more than {MAX_PARTS} chunks")
 
@@ -184,20 +187,23 @@ def _scans(image: Image.Image, scans: memoryview, name: str) -> None:
                          f"{MAX_BYTES >> 20} MiB; scale it down or save it again as plain JPEG")
 
 
-def _orientation(image: Image.Image, notes: list[str]) -> int:
-    """The EXIF orientation, 1 where there is none or the EXIF block is broken (cameras and editors write many broken ones)."""
-    if "exif" not in image.info:
+def _orientation(exif: bytes, notes: list[str]) -> int:
+    """The orientation in an Exif block, 1 where there is none or the block is broken (cameras and editors write many broken ones).
+    Read here, because Pillow reads everything a block points to, in versions before 13 many times over."""
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
+    if order is None:
         return 1
-    try:
-        with _QUIET, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            turn = image.getexif().get(_ORIENTATION, 1)
-    except Exception:
-        return 1
-    if turn not in _UPRIGHT:
-        return 1
-    notes.append("EXIF rotated")
-    return turn
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(exif[at : at + size], order)
+
+    first = number(4, 4) + 2
+    for at in range(first, min(len(exif), first + 12 * number(first - 2, 2)), 12):
+        if number(at, 2) == _ORIENTATION and number(at + 2, 2) in (3, 4) and number(at + 4, 4) == 1:  # one number of 2 or 4 bytes
+            turn = number(at + 8, 2 * number(at + 2, 2) - 4)
+            notes += ["EXIF rotated"] * (turn in _UPRIGHT)
+            return turn if turn in _UPRIGHT else 1
+    return 1
 
 
 def _note(image: Image.Image, data: bytes, notes: list[str]) -> None:
