@@ -37,9 +37,9 @@ class Nursery:
 
     def run(self, folder: Path, *, minutes: float = 0, event: str = "never", at: float = 0, number: int = signal.SIGKILL, **more) -> dict:
         """Goes on from what is in `folder`, or begins.  `number` is sent when `event` comes for the at-th time: "byte" of what is
-        written to files, "call" of fsync, rename or removal, "step"; "time" is seconds.  Returns "status", "stderr", "seconds",
-        "orphans" (processes that outlived it), "signalled" (steps done, and whether validating, when it heard a signal), "bytes" and
-        "calls" (how many there were)."""
+        written to files, "call" of fsync, rename or removal, "step", "validation" batch; "time" is seconds.  Returns "status", "stderr", "seconds",
+        "orphans" (processes that outlived it), "signalled" (steps done, and whether validating, when it heard a signal), "bytes",
+        "calls" and "validations" (how many there were)."""
         resume = "auto" if any(Path(folder).glob("checkpoint-*.safetensors")) else None
         work = {"asked": self.asked | {"output_dir": str(folder)} | more, "resume": resume, "minutes": minutes,
                 "event": event, "at": at, "number": int(number)}
@@ -56,7 +56,7 @@ def counted(work: dict, report: int) -> dict[str, int]:
     import builtins
 
     from minialex import train
-    seen = {"byte": 0, "call": 0, "step": 0}
+    seen = {"byte": 0, "call": 0, "step": 0, "validation": 0}
     event, at, number = work["event"], work["at"], work["number"]
     real_open = builtins.open
 
@@ -82,7 +82,7 @@ def counted(work: dict, report: int) -> dict[str, int]:
             return result if after else real(*args, **more)
         return call
 
-    heard, validate = train.Trainer._on_signal, train.Trainer.validate
+    heard, validate, evaluate = train.Trainer._on_signal, train.Trainer.validate, train.evaluate
 
     def on_signal(trainer, *args):
         os.write(report, json.dumps({"signalled": [trainer.step, bool(seen.get("validating"))]}).encode() + b"\n")
@@ -94,7 +94,11 @@ def counted(work: dict, report: int) -> dict[str, int]:
         seen["validating"] = 0
         return result
 
+    def evaluating(*args, progress, **more):
+        return evaluate(*args, progress=noted("validation", progress), **more)
+
     builtins.open = opened
+    train.evaluate = evaluating
     for name in CALLS:
         setattr(os, name, noted("call", getattr(os, name)))
     train.Trainer.learn = noted("step", train.Trainer.learn, after=True)
@@ -116,7 +120,7 @@ def child(work: dict, report: int, errors: int) -> None:
         train.run(work["asked"], resume=work["resume"], quiet=True, checkpoint_minutes=work["minutes"], pictures=False)
 
     status = guarded(work_done)
-    os.write(report, json.dumps({"bytes": seen["byte"], "calls": seen["call"]}).encode() + b"\n")
+    os.write(report, json.dumps({"bytes": seen["byte"], "calls": seen["call"], "validations": seen["validation"]}).encode() + b"\n")
     sys.exit(status)
 
 

@@ -56,6 +56,14 @@ def test_three_random_moments(nursery, untouched, tmp_path, number):
         politely(nursery, untouched, tmp_path / str(k), number, event="time", at=draw.uniform(0.2, 0.9) * untouched[1])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_validation_is_left_at_once(nursery, untouched, tmp_path, number):
+    """At the third of its eight batches: no further one is begun, and the step before it is what is saved."""
+    result = politely(nursery, untouched, tmp_path / "run", number, event="validation", at=3)
+    assert result["status"] == 128 + number and result["validations"] == 3, result
+    assert result["signalled"] == [4, True]
+
+
 @pytest.mark.long
 def test_a_hundred_random_moments(nursery, untouched, tmp_path):
     draw, ends, slowest = random.Random(0), [], 0.0
