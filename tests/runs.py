@@ -11,6 +11,7 @@ import numpy as np
 
 from minialex.checkpoint import candidates, load
 from minialex.data import open_store, synthetic
+from minialex.journal import read
 
 ROOT = Path(__file__).parents[1]
 RECORD = 128
@@ -67,10 +68,12 @@ def weights(run: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same_run(one: Path, two: Path) -> None:
-    """Weights, momentum and position equal to the last bit."""
+    """Weights, momentum, position and metrics equal to the last bit."""
     (a, state_a), (b, state_b) = (load(candidates(run)[0]) for run in (one, two))
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].tobytes() == b[name].tobytes(), f"{name} differs"
     for key in ("epoch", "position", "step", "sums", "best", "schedule"):
         assert state_a[key] == state_b[key], key
+    rows = [[{key: row[key] for key in row.keys() - {"seconds", "time"}} for row in read(run / "metrics.jsonl")] for run in (one, two)]
+    assert rows[0] == rows[1]
