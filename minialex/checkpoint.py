@@ -34,7 +34,7 @@ from . import files
 from .spec import MiniAlexError
 
 VERSION = 1
-HEADER_LIMIT = 16_000_000                        # bytes, ten times that of 21,841 classes; the safetensors library takes 100,000,000
+HEADER_LIMIT = 8_000_000                         # bytes, five times that of 21,841 classes; the safetensors library takes 100,000,000
 _START = b'{"__metadata__":{"format":"minialex-checkpoint","version":"'
 _ZEROS = b"0" * 64
 _SEAL = re.compile(re.escape(_START) + rb'(\d{1,9})","sha256":"([0-9a-f]{64})"')

@@ -13,7 +13,7 @@ import pytest
 from checkpoints import STATE, arrays, refused, same, sealed
 from safetensors.numpy import load_file, save_file
 
-from minialex.checkpoint import CheckpointError, load, match, save
+from minialex.checkpoint import HEADER_LIMIT, CheckpointError, load, match, save
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -161,6 +161,7 @@ def test_data_with_a_hole_are_refused(tmp_path):
 
 @pytest.mark.parametrize("metadata", [
     {"state": "[]"}, {"state": "{"}, {"state": 5}, {"state": None}, {"state": "[" * 100_000}, {"state": '{"a": ' * 100_000},
+    {"state": '{"a": NaN}'}, {"state": '{"a": -Infinity}'}, {"state": '{"a": 1e999}'},
     {"state": '{"a": 1, "a": 2}'}, {"crc32": "{}"}, {"crc32": '{"x": "7"}'}], ids=lambda m: str(m)[:30])
 def test_well_sealed_metadata_of_nonsense(tmp_path, metadata):
     path = tmp_path / "hostile.safetensors"
@@ -181,6 +182,27 @@ def test_absurd_lengths_take_no_memory(tmp_path, length):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
+
+
+@pytest.mark.parametrize("metadata, entries", [
+    pytest.param({"state": '{"a":[' + "[]," * 2_600_000 + "1]}"}, {"x": F32}, marks=pytest.mark.long),
+    pytest.param({"state": '{"a":[' + "{}," * 2_600_000 + "1]}"}, {"x": F32}, marks=pytest.mark.long),
+    ({}, {str(k): {} for k in range(200_000)}), ({"crc32": json.dumps(dict.fromkeys(map(str, range(400_000)), 0))}, {"x": F32}),
+], ids=["lists", "dicts", "entries", "sums"])
+def test_the_largest_heads_take_little_memory(tmp_path, metadata, entries):
+    """Of the well-sealed ones; what has no seal is not parsed at all."""
+    path = tmp_path / "large.safetensors"
+    path.write_bytes(sealed(entries, metadata) + bytes(8))
+    tracemalloc.start()
+    try:
+        load(path)
+    except CheckpointError as error:
+        assert str(path) in str(error)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 2**22 < peak < 2**28
+    path.write_bytes((HEADER_LIMIT + 1).to_bytes(8, "little") + b"{" * (HEADER_LIMIT + 1))
+    refused(path, f"its header claims {HEADER_LIMIT + 1:,}")
 
 
 # ------------------------------------------------------------------ does it fit this run
