@@ -215,16 +215,17 @@ def test_orientation_of_odd_blocks():
     six = (0x112, 3, 6, 0)
     assert turned(entries(six)) and turned(entries(six, order=">")) and turned(entries((0x112, 4, 6))) and turned(entries(six), b"junk")
     assert turned(entries((0x100, 3, 6, 0), six)) and turned(entries(six, count=65535))
-    for block in (entries((0x112, 3, 1, 0)), entries((0x112, 3, 9, 0)), entries((0x112, 2, 6, 0)), entries((0x111, 3, 6, 0)),
+    several = entries(six).replace(b"\1\0\0\0\6", b"\2\0\0\0\6")
+    for block in (several, entries((0x112, 3, 1, 0)), entries((0x112, 3, 9, 0)), entries((0x112, 2, 6, 0)), entries((0x111, 3, 6, 0)),
                   entries(six, start=9), entries(six, start=1 << 31), entries(six, count=0), entries(six)[:14], entries(six)[1:], b"II*\0"):
         assert not turned(block, entries(six))
 
 
 @pytest.mark.parametrize("frame", [b"\x08\0\x40\0\x40\0", b"\x08\0\0\0\x40\1\1\x11\0", b"\x08\0\x40\0\0\1\1\x11\0",
-                                   b"\x08\0\x40\0\x40\1\1\0\0", b""])
+                                   b"\x08\0\x40\0\x40\1\1\0\0", b"\x08\0\x40\0\x40\1", b"\x08\0\x40\0\x40\3", b""])
 @pytest.mark.parametrize("kind", [0xC0, 0xC1, 0xC2, 0xC9])
 def test_a_frame_of_nothing(frame, kind):
-    """No components, no rows, no columns, no samples, no frame."""
+    """No components, no rows, no columns, no samples, none of the components it promises, no frame."""
     data = jpeg([[[200]]])
     start = data.index(b"\xff\xc0")
     with pytest.raises(ImageError, match=r"^x\.jpg "):

@@ -168,7 +168,7 @@ def _png(data: bytes) -> tuple[list[memoryview], bytes]:
 def _scans(image: Image.Image, scans: memoryview, name: str) -> None:
     """Refuses a JPEG in several scans that would cost too much: its coefficients are kept until the last, 2 bytes each, and every scan
     goes over them all.  `scans` is the file from the first one on."""
-    pixels, sides = max(1, image.width * image.height), [layer[1:3] for layer in image.layer]     # of false headers there may be none
+    pixels, sides = image.width * image.height, [layer[1:3] for layer in image.layer]     # of a short header there are none
     if "progressive" not in image.info and scans[4:5] == bytes([len(sides)]):
         return                                              # one scan of all components is all there can be
     most, at = MAX_SCANNED // pixels, 0
@@ -198,7 +198,7 @@ def _orientation(exif: bytes, notes: list[str]) -> int:
         return int.from_bytes(exif[at : at + size], order)
 
     first = number(4, 4) + 2
-    for at in range(first, min(len(exif), first + 12 * number(first - 2, 2)), 12):
+    for at in range(first, first + 12 * number(first - 2, 2), 12):
         if number(at, 2) == _ORIENTATION and number(at + 2, 2) in (3, 4) and number(at + 4, 4) == 1:  # one number of 2 or 4 bytes
             turn = number(at + 8, 2 * number(at + 2, 2) - 4)
             notes += ["EXIF rotated"] * (turn in _UPRIGHT)
