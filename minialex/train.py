@@ -55,7 +55,7 @@ class Trainer:
             arrays, state, path = self._configure(dict(asked), resume)
         self.world.compare(self.config.as_dict() | {"version": __version__, "step": state and state["step"]}, but=ELSEWHERE)
         self.world.meet(self.places)
-        found = self.world.staged(lambda: locate(self.config.data))
+        found = self.world.staged(lambda: locate(self.config.data, self.quiet))
         with self.world.together():
             if state:
                 same_classes(path, state, found)

@@ -37,9 +37,9 @@ class Nursery:
 
     def run(self, folder: Path, *, minutes: float = 0, event: str = "never", at: float = 0, number: int = signal.SIGKILL, **more) -> dict:
         """Goes on from what is in `folder`, or begins.  `number` is sent when `event` comes for the at-th time: "byte" of what is
-        written to files, "call" of fsync, rename or removal, "step", "validation" batch; "time" is seconds.  Returns "status", "stderr", "seconds",
-        "orphans" (processes that outlived it), "signalled" (steps done, and whether validating, when it heard a signal), "bytes",
-        "calls" and "validations" (how many there were)."""
+        written to files, "call" of fsync, rename or removal, "step", "validation" batch; "time" is seconds.  Returns "status",
+        "stderr", "seconds", "orphans" (processes that outlived it), "signalled" (steps done, and whether validating, when it heard a
+        signal), "bytes", "calls" and "validations" (how many there were)."""
         resume = "auto" if any(Path(folder).glob("checkpoint-*.safetensors")) else None
         work = {"asked": self.asked | {"output_dir": str(folder)} | more, "resume": resume, "minutes": minutes,
                 "event": event, "at": at, "number": int(number)}

@@ -195,6 +195,7 @@ def test_data_rates_and_their_ratios(monkeypatch, capsys):
     table, = data.bench_data(1)
     rates, ratios = table["pictures_per_second"], table["ratios"]
     assert ratios["decode / Pillow"] == pytest.approx(rates["decode, one core"] / rates["Pillow open + resize, one core"], rel=0.01)
+    assert table["waiting"] and table["device"] == "cpu"
     assert ratios["prepare, two threads / twice one"] == pytest.approx(
         rates["prepare, two threads"] / rates["prepare, one thread"] / 2, rel=0.01)
     assert rates["read JPEG records at random, summed"] < rates["read raw records at random"] and "DataLoader" not in str(ratios)
@@ -203,6 +204,17 @@ def test_data_rates_and_their_ratios(monkeypatch, capsys):
         if name in ratios:
             word = "met" if ratios[name] >= limit else "MISSED"
             assert f"{word}: at least {limit:g}" in said
+
+
+def test_who_keeps_whom_waiting():
+    from minialex.bench.data import waiting
+    rates = {"read raw records at random, summed": 4000.0, "crop, flip, mean, colour": 1000.0, "training step of paper, batch 2": 500.0,
+             "loader and augmentation, raw": 2000.0, "loader and augmentation, JPEG": 400.0}
+    parts, raw, jpeg = waiting(rates, "cpu")
+    assert '"crop, flip, mean, colour" keeps the others waiting' in parts and "4.0 times as fast" in parts
+    assert "keeps up 4.0 times over: the network waits for nothing" in raw
+    assert "the network waits 20 % of its time; give more workers" in jpeg
+    assert '"upload of raw records" keeps' in waiting(rates | {"upload of raw records": 9.0}, "cuda:0")[0]
 
 
 def test_the_page_of_scale_is_that_of_the_committed_rates():

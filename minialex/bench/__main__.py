@@ -150,7 +150,7 @@ def _run(args, given: list[str]) -> int:
         tables = bench_retrieval(args.sizes or SIZES, args.rounds)
     else:
         from .data import bench_data
-        tables = bench_data(args.rounds)
+        tables = bench_data(args.rounds, ops, args.device)
     if args.chart and args.what == "ops" and not args.verify_only:
         from .chart import draw
         machine = where["devices"][place] if "devices" in where else where["processor"]

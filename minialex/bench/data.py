@@ -24,6 +24,7 @@ from ..data.loader import Loader, transform
 from ..data.store import Store
 from ..nets import recipe as recipe_of
 from .measure import once
+from .steps import finish, own_step, start
 
 SIZE = (500, 375)               # a usual ILSVRC picture
 PICTURES = 256                  # of each of two classes
@@ -101,16 +102,16 @@ def _torch_epoch(folder: Path, record: int, crop: int, mean: np.ndarray) -> Call
     return epoch
 
 
-def bench_data(rounds: int) -> list[dict]:
-    """Prints and returns medians of pictures a second and of the ratios that the issue of loading turns on."""
-    recipe = recipe_of("paper")
+def bench_data(rounds: int, ops=None, device: str = "cpu") -> list[dict]:
+    """Prints and returns medians of pictures a second, the ratios that loading is judged by, and what keeps what waiting.  On a `device`
+    with a memory of its own also the upload of records, and crops are made there."""
+    ops, recipe = ops or load("cpu"), recipe_of("paper")
     pictures, record = [_jpeg(seed) for seed in range(16)], recipe.record
     n = 2 * PICTURES
     with tempfile.TemporaryDirectory() as place:
         source, stores = open_source(_folder(Path(place) / "pictures", pictures)), {}
         for kind in ("raw", "jpeg"):
             stores[kind] = prepare(source, Path(place) / kind, record, WORKERS, False, kind=kind)
-        ops = load("cpu")
         mean, out = ops.from_host(stores["raw"].mean), ops.empty((1, BATCH, recipe.crop, recipe.crop, 3))
         buffer = np.empty((BATCH, record, record, 3), np.uint8)
         order = np.random.default_rng(0).permutation(n)
@@ -144,10 +145,13 @@ def bench_data(rounds: int) -> list[dict]:
             "read raw records at random, summed": (lambda: read("raw"), n, False),
             "read JPEG records at random, summed": (lambda: read("jpeg"), n, False),
             "crop, flip, mean, colour": (lambda: transform(ops, batch, mean, out), BATCH, False),
+            f"training step of {recipe.name}, batch {BATCH // 2}": (own_step(*_network(ops)), BATCH // 2, False),
             "loader of raw records": (lambda: loaded("raw", False), n, False),
             "loader and augmentation, raw": (lambda: loaded("raw", True), n, False),
             "loader and augmentation, JPEG": (lambda: loaded("jpeg", True), n, False),
         }
+        if hasattr(ops, "kernels"):
+            contenders["upload of raw records"] = (lambda: _uploaded(ops, batch.images), BATCH, False)
         if epoch := _torch_epoch(source.path, record, recipe.crop, stores["raw"].mean):
             contenders["PyTorch DataLoader of JPEG files"] = (epoch, n, False)
         rates: dict[str, list[float]] = {name: [] for name in contenders}
@@ -170,9 +174,37 @@ def bench_data(rounds: int) -> list[dict]:
     for name, ratio in ratios.items():
         limit = LIMITS.get(name)
         print(f"{name:<38}{ratio:>10.2f}" + (f"   {'met' if ratio >= limit else 'MISSED'}: at least {limit:g}" if limit else ""))
-    return [{"what": "data", "picture": list(SIZE), "record": record, "rounds": rounds, "workers": WORKERS,
+    waits = waiting({name: statistics.median(each) for name, each in rates.items()}, device)
+    print("", *waits, sep="\n")
+    return [{"what": "data", "device": device, "waiting": waits,
+             "picture": list(SIZE), "record": record, "rounds": rounds, "workers": WORKERS,
              "pictures_per_second": {name: round(statistics.median(each), 1) for name, each in rates.items()},
              "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}}]
+
+
+def _network(ops) -> tuple:
+    recipe, _, net, labels = start("paper", ops, BATCH // 2)
+    return recipe, net, labels
+
+
+def _uploaded(ops, images: np.ndarray) -> None:
+    ops.from_host(images)
+    finish(ops)
+
+
+def waiting(rates: dict[str, float], device: str) -> list[str]:
+    """Who keeps whom waiting, from pictures a second: the parts of the loader, and then loader and network."""
+    parts = {name: rates[name] for name in ("read raw records at random, summed", "crop, flip, mean, colour", "upload of raw records")
+             if name in rates}
+    slow, fast = min(parts, key=parts.get), max(parts, key=parts.get)
+    step, = (rate for name, rate in rates.items() if name.startswith("training step"))
+    lines = [f"in the loader \"{slow}\" keeps the others waiting: \"{fast}\" alone would be {parts[fast] / parts[slow]:.1f} times as fast"]
+    for kind in ("raw", "JPEG"):
+        share = step / rates[f"loader and augmentation, {kind}"]
+        who = f"keeps up {1 / share:.1f} times over: the network waits for nothing" if share <= 1 else (
+            f"is the slower: the network waits {100 - 100 / share:.0f} % of its time; give more workers (-j), or raw records in memory")
+        lines.append(f"from {kind} records, of which {step:.0f} a second are trained on {device}, the loader {who}")
+    return lines
 
 
 def _ratio(rates: dict[str, list[float]], own: str, other: str) -> float:

@@ -29,7 +29,7 @@ def start(name: str, ops, batch: int) -> tuple[Recipe, list[Layer], Net, np.ndar
     return recipe, layers, net, random.integers(0, recipe.classes, batch).astype(np.int32)
 
 
-def _finish(ops) -> None:
+def finish(ops) -> None:
     """Waits until the device has done everything that was asked of it."""
     if kernels := getattr(ops, "kernels", None):
         kernels.extension.device_synchronize(kernels.memory.device)
@@ -45,7 +45,7 @@ def own_step(recipe: Recipe, net: Net, labels: np.ndarray) -> Callable[[], None]
         net.fprop(labels, training=True, step=count)
         net.bprop()
         sgd.step(recipe.rate / 100)         # so small that labels without a pattern never drive the weights to infinity
-        _finish(net.ops)
+        finish(net.ops)
         count += 1
     return step
 

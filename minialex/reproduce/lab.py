@@ -99,7 +99,7 @@ class Lab:
         return self._store(self.cifar, 32, {"per_class": per_class, "val_per_class": val_per_class} if self.quick else {})
 
     def _store(self, data: str | None, record: int, part: dict) -> str:
-        found = locate(data)
+        found = locate(data, self.quiet)
         if isinstance(found, Store) and found.record == record:
             whole = found
         elif isinstance(found, Store):
