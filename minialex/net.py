@@ -80,12 +80,12 @@ class Net:
     # ---------------------------------------------------------------- planning
     def bytes(self, batch: int) -> int:
         """Memory for steps of `batch` images, from the shapes alone: parameters, activations, two gradients below the first linear
-        layer and two from there on, the pictures, and a workspace of the kernels (the largest output and filters).  On the host, where
-        blocks of images share gradients, only the least it takes: parameters and activations."""
+        layer and two from there on, two batches of records, and a workspace of the kernels (the largest output and filters).  On the
+        host, where blocks of images share gradients, only the least it takes: parameters and activations."""
         sizes, split = [shape.size for shape in self.shapes], self._split
         held = sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
         gradients = 2 * max(sizes[split:]) + 2 * max(sizes[1:split + 1], default=0)
-        image = held + (gradients + sizes[0] // 2 + max(sizes[1:], default=0) + self.classes + 2 if hasattr(self.ops, "kernels") else 0)
+        image = held + (gradients + sizes[0] + max(sizes[1:], default=0) + self.classes + 2 if hasattr(self.ops, "kernels") else 0)
         return (self._fixed + batch * image) * np.dtype(self.dtype).itemsize
 
     def _check_room(self) -> None:

@@ -34,6 +34,7 @@ from .optim import SGD, Schedule
 from .progress import Progress, clock
 from .rundir import newest, restore, run_folder, same_classes
 from .spec import Diverged, Interrupted, MiniAlexError
+from .upload import Uploads
 
 # Fields of Config in which ranks may differ: what is whose on which machine.
 ELSEWHERE = ("device", "workers", "data", "store", "output_dir")
@@ -129,9 +130,10 @@ class Trainer:
         config, recipe, classes = self.config, self.recipe, len(self.store.classes)
         self.split, self.validation = self.store.split("train"), validation_split(self.store)
         self._check_batch(len(self.split))                      # some pictures may have been unreadable
+        self.uploads = Uploads([ops.kernels for ops in self.places]) if hasattr(self.ops, "kernels") else None
         self.loader = Loader(self.split, self.store, augmentation=recipe.augmentation, crop=recipe.crop, batch=config.batch,
                              seed=config.seed, workers=config.workers, rank=self.world.rank, ranks=self.world.size,
-                             stall_timeout=self.stall_timeout)
+                             room=self.uploads and self.uploads.room, stall_timeout=self.stall_timeout)
         self.means = on_each(self.net, self.store.mean)
         self.guessing = advice.guessing(np.bincount(self.split.labels, minlength=classes) / len(self.split))
         self.steps_per_epoch = min(len(self.loader), config.limit_batches or len(self.loader))
@@ -247,7 +249,8 @@ class Trainer:
         self.progress = Progress(self.steps_per_epoch, initial=self.position, quiet=self.quiet)
         self._began, self._behind, self.loader.waited = time.monotonic(), self.sums["images"], 0.0      # a resumed epoch is partly behind
         try:
-            for batch in self.loader.batches(epoch, start=self.position):
+            batches = self.loader.batches(epoch, start=self.position)
+            for batch in self.uploads.ahead(batches) if self.uploads else batches:
                 if self.position >= self.steps_per_epoch:
                     break
                 yield batch
@@ -259,8 +262,8 @@ class Trainer:
         net, n, schedule = self.net, len(batch), self.schedule
         with np.errstate(all="ignore"):                 # what overflows is found below, and named
             if n:                                       # the last batch of an epoch may leave this rank none
-                for ops, mean, x in zip(self.places, self.means, net.inputs(n), strict=True):
-                    transform(ops, batch, mean, x)
+                for place, (ops, mean, x) in enumerate(zip(self.places, self.means, net.inputs(n), strict=True)):
+                    transform(ops, batch, mean, x, place)
                 own = net.fprop(batch.labels, n=n, training=True, step=self.step, first=batch.place, total=batch.total)
         own = sums_of(self.ops.to_host(net.probabilities[:n]), batch.labels, own, self.recipe.ties) if n else (0, 0, 0)
         sums = self.world.add(np.array([*own, *self._wishes()], np.float64))

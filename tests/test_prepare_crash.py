@@ -87,7 +87,7 @@ def test_killed_at_every_change_of_the_disk_then_resumed(tmp_path, wanted, hasty
             assert status == 0
             break
         killed += 1
-        at += 1 if at < 12 else 3                               # every point of the first shard, then every third
+        at += 1 if at < 12 else 5                               # every point of the first shard, then every fifth
     assert killed > 25
 
 

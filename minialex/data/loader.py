@@ -38,6 +38,7 @@ class Batch:
     first: int                      # position of its first picture in its epoch
     place: int = 0                  # of its first picture in the whole batch, which several processes may share
     total: int = 0                  # pictures of the whole batch
+    sent: tuple = ()                # the images on each device, where they were sent ahead (upload.py)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,6 +64,7 @@ class Loader:
     check : bool                    compare each picture's check sum when it is read
     rank, ranks : int               this process reads its share of each training batch alone: part `rank` of `ranks`, equal where they
                                     can be, in the order of the batch; the last batch of an epoch may have none for it
+    room : Callable                 gives the uint8 array of a shape to read a batch into (default: new memory)
     stall_timeout : float           seconds without a batch after which Stalled is raised, naming file and thread; 0 waits for ever
 
     `waited` counts the seconds the caller stood waiting for batches.
@@ -70,14 +72,14 @@ class Loader:
 
     def __init__(self, split: Split, store: Store, *, augmentation: Augmentation, crop: int, batch: int, seed: int = 0, workers: int = 2,
                  prefetch: int = PREFETCH, check: bool = True, rank: int = 0, ranks: int = 1,
-                 stall_timeout: float = 120.0):
+                 room: Callable[[tuple[int, ...]], np.ndarray] | None = None, stall_timeout: float = 120.0):
         if batch < 1 or workers < 1:
             raise DataError(f"a batch of {batch} pictures and {workers} workers: both start at 1")
         offset_count(store.record, crop, augmentation.inclusive)
         self.split, self.augmentation, self.crop, self.batch = split, augmentation, crop, batch
         self.seed, self.workers, self.prefetch, self.check = seed, workers, prefetch, check
         self.rank, self.ranks, self.stall_timeout = rank, ranks, stall_timeout
-        self.waited = 0.0
+        self.room, self.waited = room, 0.0
         self._record, self._directions = store.record, store.colour_directions
 
     def __len__(self) -> int:
@@ -99,7 +101,8 @@ class Loader:
         positions = whole[start:stop]
         pictures = epoch_order(self.augmentation.order, self.seed, epoch, len(self.split), positions)
         drawn = draw(self.augmentation, self.seed, epoch, positions, pictures, self._record, self.crop, self._directions)
-        return Batch(self.split.read(pictures, check=self.check), self.split.labels[pictures], pictures, *drawn,
+        into = {"out": self.room((len(pictures), *self.split.shape))} if self.room and len(pictures) else {}
+        return Batch(self.split.read(pictures, check=self.check, **into), self.split.labels[pictures], pictures, *drawn,
                      mean_at=self.augmentation.mean_at, epoch=epoch, index=index, first=index * self.batch + start, place=start,
                      total=len(whole))
 
@@ -113,8 +116,10 @@ class Loader:
         self.waited += seconds
 
 
-def transform(ops, batch: Batch, mean, out) -> None:
-    """Makes the network's input from a batch: `out` is (1, n, crop, crop, 3) of the backend `ops`, `mean` its copy of Store.mean."""
+def transform(ops, batch: Batch, mean, out, place: int = 0) -> None:
+    """Makes the network's input from a batch: `out` is (1, n, crop, crop, 3) of the backend `ops`, `mean` its copy of Store.mean.
+    Pictures that were sent ahead are those of device `place`."""
     noise = batch.noise.astype(str(out.dtype), copy=False)
-    images, offsets, flips, noise = (ops.from_host(array) for array in (batch.images, batch.offsets, batch.flips, noise))
+    images = batch.sent[place] if batch.sent else ops.from_host(batch.images)
+    offsets, flips, noise = (ops.from_host(array) for array in (batch.offsets, batch.flips, noise))
     ops.augment_fprop(images, mean, offsets, flips, noise, out, mean_at=batch.mean_at, scale=batch.scale)
