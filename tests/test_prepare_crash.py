@@ -170,3 +170,21 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path, monkey
     with pytest.raises(StoreError, match="the store needs 5,760 more bytes, but the disk has 5,000; make room"):
         make(tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_disk_begins_early(tmp_path, wanted, monkeypatch):
+    """Shards go to the disk while pictures are decoded: the same bytes, and an error there is none less."""
+    monkeypatch.setattr("minialex.data.shard.EARLY", 1)
+    calls = []
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda handle: (calls.append(handle), real(handle)))
+    make(tmp_path / "store")
+    assert contents(tmp_path / "store") == wanted and len(calls) > 5
+
+    def fails(handle):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    with pytest.raises((OSError, StoreError), match="Input/output error"):
+        make(tmp_path / "other")
+    assert not list((tmp_path / "other").rglob("*.shard"))

@@ -14,6 +14,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -30,6 +31,7 @@ _SUM = struct.Struct("<I")
 _TABLES = 64                            # where the labels begin
 _ENTRY = {RAW: 8, JPEG: 16}             # bytes in the tables for each record
 _ALIGN = 4096                           # records begin on a page
+EARLY = 8 << 20                         # bytes written behind which the disk begins with them
 
 
 class StoreError(MiniAlexError):
@@ -112,18 +114,29 @@ def write_shard(path: Path, records: Iterable[tuple[np.ndarray | bytes, int, int
     labels: list[int] = []
     sums: list[int] = []
     ends: list[int] = []
-    with atomic(path) as temporary, open(temporary, "wb") as file:
+    with atomic(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor(1) as pool:
         file.seek(records_offset(capacity, kind))
+        early, synced = None, 0
         for content, label, total in islice(records, capacity):
             file.write(content)
             labels.append(label)
             sums.append(total)
             ends.append(file.tell() - records_offset(capacity, kind))
+            if ends[-1] - synced >= EARLY and (early is None or early.done()):      # so that decoding hardly waits for the last sync
+                file.flush()
+                early, synced = _checked(early) or pool.submit(os.fdatasync, file.fileno()), ends[-1]
+        _checked(early)
         tables = np.array(labels, "<i4").tobytes() + np.array(sums, "<u4").tobytes()
         if kind == JPEG:
             tables += np.array(ends, "<u8").tobytes()
         _write_tables(file, tables, len(labels), shape, capacity, kind)
     return len(labels)
+
+
+def _checked(sync: Future[None] | None) -> None:
+    """Waits for a sync; an error of the disk is told to one of them alone."""
+    if sync is not None:
+        sync.result()
 
 
 def _write_tables(file: IO[bytes], tables: bytes, count: int, shape: tuple[int, int, int], capacity: int, kind: int) -> None:
