@@ -366,3 +366,14 @@ def test_strips_come_to_the_same_pixels(orientation, shape, monkeypatch):
         pixels, notes = decode(data, 24, form)
         np.testing.assert_array_equal(pixels, whole[form][0], err_msg=form)
         assert ("EXIF rotated" in notes) == (orientation > 1) and notes == whole[form][1]
+
+
+def test_more_components_than_a_byte_counts():
+    """A hundred frames, of which each adds its own: found by the fuzzer."""
+    plain = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(plain, "JPEG")
+    data = plain.getvalue()
+    at = data.index(b"\xff\xc0")
+    frame = data[at:at + 2 + int.from_bytes(data[at + 2:at + 4], "big")]
+    with pytest.raises(ImageError, match="frames"):
+        decode(data[:at] + frame * 100 + data[at + len(frame):], 8, "frames")

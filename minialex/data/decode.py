@@ -169,7 +169,7 @@ def _scans(image: Image.Image, scans: memoryview, name: str) -> None:
     """Refuses a JPEG in several scans that would cost too much: its coefficients are kept until the last, 2 bytes each, and every scan
     goes over them all.  `scans` is the file from the first one on."""
     pixels, sides = image.width * image.height, [layer[1:3] for layer in image.layer]     # of a short header there are none
-    if "progressive" not in image.info and scans[4:5] == bytes([len(sides)]):
+    if "progressive" not in image.info and int.from_bytes(scans[4:5], "big") == len(sides):
         return                                              # one scan of all components is all there can be
     most, at = MAX_SCANNED // pixels, 0
     for count in range(MAX_PARTS):
