@@ -1,6 +1,7 @@
 // The runtime's calls for the Python side of the emulated backend, and what both backends are asked about their devices.
 #include "doorbell.h"
 #if defined(MINIALEX_EMULATED)
+#include "graphs.h"
 #include "settings.h"
 #endif
 
@@ -11,6 +12,30 @@ void* address(uintptr_t value) { return reinterpret_cast<void*>(value); }
 Stream stream(uintptr_t value) { return reinterpret_cast<Stream>(value); }
 Event event(uintptr_t value) { return reinterpret_cast<Event>(value); }
 template <class T> uintptr_t number(T pointer) { return reinterpret_cast<uintptr_t>(pointer); }
+
+struct OwnStream {
+  Stream stream = runtime::stream_create();
+  ~OwnStream() {
+    try {
+      runtime::stream_destroy(stream);
+    } catch (const std::exception&) {
+    }
+  }
+};
+
+// Gone with the Python object that holds it; launches that still run end first.
+struct OwnGraph {
+  Graph graph;
+  int device;
+  OwnGraph(Graph graph_, int device_) : graph(graph_), device(device_) {}
+  OwnGraph(const OwnGraph&) = delete;
+  ~OwnGraph() {
+    try {
+      runtime::graph_destroy(graph);
+    } catch (const std::exception&) {                    // the process may be ending
+    }
+  }
+};
 
 // A C-contiguous host buffer of exactly `bytes` bytes.
 py::buffer_info host(const py::buffer& buffer, size_t bytes, bool writable) {
@@ -85,6 +110,35 @@ MINIALEX_BIND(runtime) {
   module.def("fill", [](uintptr_t pointer, int byte, size_t bytes, uintptr_t s) {
     runtime::fill(address(pointer), byte, bytes, stream(s));
   }, py::call_guard<py::gil_scoped_release>());
+  // The work that `body(stream)` asks of that stream, as a graph that has not run.
+  module.def("capture", [](int device, const py::function& body) {
+    runtime::set_device(device);
+    const OwnStream own;
+    runtime::capture_begin(own.stream);
+    try {
+      body(number(own.stream));
+    } catch (...) {                                      // the first error is the one to tell
+      try {
+        runtime::graph_destroy(runtime::capture_end(own.stream));
+      } catch (const std::exception&) {
+      }
+      throw;
+    }
+    return std::make_unique<OwnGraph>(runtime::capture_end(own.stream), device);
+  });
+  py::class_<OwnGraph>(module, "Graph", py::module_local())
+      .def("launch", [](const OwnGraph& own, uintptr_t s) {
+        runtime::set_device(own.device);
+        runtime::graph_launch(own.graph, stream(s));
+      }, py::call_guard<py::gil_scoped_release>())
+#if defined(MINIALEX_EMULATED)
+      .def("kernels", [](const OwnGraph& own) {          // (name and shape, bytes of the arguments) of each
+        py::list rows;
+        for (const auto& [name, arguments] : emulated::graph_kernels(own.graph)) rows.append(py::make_tuple(name, py::bytes(arguments)));
+        return rows;
+      })
+#endif
+      .def("__len__", [](const OwnGraph& own) { return runtime::graph_size(own.graph); });
 }
 
 }  // namespace minialex::bindings

@@ -120,5 +120,37 @@ void copy_peer(void* to, int to_device, const void* from, int from_device, size_
 void fill(void* pointer, int byte, size_t bytes, Stream stream) { CUDA_CHECK(cudaMemsetAsync(pointer, byte, bytes, stream)); }
 
 }  // namespace runtime
+
+struct GraphState {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+};
+
+namespace runtime {
+
+// Thread-local: threads that read pictures may allocate pinned memory meanwhile.
+void capture_begin(Stream stream) { CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal)); }
+Graph capture_end(Stream stream) {
+  GraphState state;
+  CUDA_CHECK(cudaStreamEndCapture(stream, &state.graph));
+  const cudaError_t status = cudaGraphInstantiate(&state.ready, state.graph, 0);
+  if (status != cudaSuccess) (void)cudaGraphDestroy(state.graph);
+  CUDA_CHECK(status);
+  return new GraphState(state);
+}
+size_t graph_size(Graph graph) {
+  size_t nodes = 0;
+  CUDA_CHECK(cudaGraphGetNodes(graph->graph, nullptr, &nodes));
+  return nodes;
+}
+void graph_launch(Graph graph, Stream stream) { CUDA_CHECK(cudaGraphLaunch(graph->ready, stream)); }
+void graph_destroy(Graph graph) {
+  const cudaError_t ready = cudaGraphExecDestroy(graph->ready), whole = cudaGraphDestroy(graph->graph);
+  delete graph;
+  CUDA_CHECK(ready);
+  CUDA_CHECK(whole);
+}
+
+}  // namespace runtime
 }  // namespace minialex
 #endif

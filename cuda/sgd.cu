@@ -6,6 +6,7 @@
 // One launch for up to 64 segments, which travel in the kernel's parameters; more take further launches.  A block works in one
 // segment alone.  Runs begin at multiples of their length, so every whole vector is aligned; where a run crosses the border of
 // its segment, its threads take their numbers one by one.  Both kernels do the same arithmetic: any cut gives the same bits.
+// Rates are arguments, or stand in device memory, so that a graph of the launch may be replayed at others.
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
 
@@ -20,6 +21,7 @@ struct Piece {
   int64_t start, stop;
   int first;
   float rate, shrink;                                   // shrink = decay * rate
+  int row;                                              // which segment it is
 };
 struct Pieces {
   Piece piece[SEGMENTS];
@@ -34,26 +36,28 @@ MINIALEX_DEVICE float velocity(float w, float v, float dw, float momentum, float
 // w, v and dw are separate.  PER: numbers a thread.
 template <int PER>
 __global__ void __launch_bounds__(THREADS) sgd_update_kernel(const Pieces pieces, float* __restrict__ w, float* __restrict__ v,
-                                                             const float* __restrict__ dw, float momentum) {
+                                                             const float* __restrict__ dw, float momentum,
+                                                             const float* __restrict__ rates) {
   int s = 0;
   while (s + 1 < pieces.count && int(blockIdx.x) >= pieces.piece[s + 1].first) ++s;
   const Piece& piece = pieces.piece[s];
+  const float rate = rates ? rates[2 * piece.row] : piece.rate, shrink = rates ? rates[2 * piece.row + 1] : piece.shrink;
   const int64_t run = piece.start / (THREADS * PER) + (int(blockIdx.x) - piece.first);
   const int64_t i = (run * THREADS + threadIdx.x) * PER;
   if (PER == 4 && i >= piece.start && i + 4 <= piece.stop) {
     float4 weight = load4(w + i);
     const float4 old = load4(v + i), slope = load4(dw + i);
-    const float4 fresh = make_float4(velocity(weight.x, old.x, slope.x, momentum, piece.rate, piece.shrink),
-                                     velocity(weight.y, old.y, slope.y, momentum, piece.rate, piece.shrink),
-                                     velocity(weight.z, old.z, slope.z, momentum, piece.rate, piece.shrink),
-                                     velocity(weight.w, old.w, slope.w, momentum, piece.rate, piece.shrink));
+    const float4 fresh = make_float4(velocity(weight.x, old.x, slope.x, momentum, rate, shrink),
+                                     velocity(weight.y, old.y, slope.y, momentum, rate, shrink),
+                                     velocity(weight.z, old.z, slope.z, momentum, rate, shrink),
+                                     velocity(weight.w, old.w, slope.w, momentum, rate, shrink));
     store4(v + i, fresh);
     store4(w + i, make_float4(__fadd_rn(weight.x, fresh.x), __fadd_rn(weight.y, fresh.y), __fadd_rn(weight.z, fresh.z),
                               __fadd_rn(weight.w, fresh.w)));
   } else {
     for (int64_t j = i; j < i + PER; ++j) {
       if (j < piece.start || j >= piece.stop) continue;
-      const float fresh = velocity(w[j], v[j], dw[j], momentum, piece.rate, piece.shrink);
+      const float fresh = velocity(w[j], v[j], dw[j], momentum, rate, shrink);
       v[j] = fresh;
       w[j] = __fadd_rn(w[j], fresh);
     }
@@ -68,13 +72,13 @@ template <int PER> void launch(const SGDUpdate& c, Stream stream) {
     for (int s = done; s < c.dims.segments && s < done + SEGMENTS; ++s) {
       const Segment& segment = c.segments[s];
       if (segment.stop <= segment.start) continue;
-      pieces.piece[pieces.count++] = {segment.start, segment.stop, narrow(blocks, "the number of blocks"), float(segment.rate),
-                                      float(segment.decay * segment.rate)};
+      pieces.piece[pieces.count++] = {segment.start, segment.stop, narrow(blocks, "the number of blocks"), c.rates ? 0 : float(segment.rate),
+                                      c.rates ? 0 : float(segment.decay * segment.rate), s};
       blocks += ceil_div(segment.stop, RUN) - segment.start / RUN;
     }
     if (blocks > 0)
       MINIALEX_LAUNCH(sgd_update_kernel<PER>, dim3(narrow(blocks, "the number of blocks")), dim3(THREADS), 0, stream, pieces, c.w, c.v, c.dw,
-                      c.momentum);
+                      c.momentum, c.rates);
   }
 }
 

@@ -75,6 +75,7 @@ class Net:
         self._activations = Buffers(ops, self.shapes, self._shares, batch, dtype)
         self.probabilities = ops.empty((batch, self.classes), dtype)
         self._losses = ops.empty((batch,), dtype)
+        self.labels = ops.empty((batch,), "int32")            # of the last pass
         self._plan_gradients()
 
     # ---------------------------------------------------------------- planning
@@ -142,10 +143,20 @@ class Net:
         Probabilities stay in `probabilities[:n]`.
         """
         n = n or (len(labels) if labels is not None else self.batch)
+        self.begin(labels, n, training=training, step=step, first=first, total=total)
+        self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32), out=self.labels[:n])
+        self.forward()
+        return self.loss() if labels is not None else float("nan")
+
+    def begin(self, labels: np.ndarray | None, n: int, *, training: bool, step, first: int = 0, total: int | None = None) -> None:
+        """Says what the next pass is, as fprop's arguments do; `step` may be an array of one number on a device (graph.py)."""
         check_labels(labels, n, self.batch, self.classes)
-        self._n, self._total = n, total or n
+        self._n, self._total, self._first = n, total or n, first
         self._pass = dict(training=training, step=step)
-        self._first = first
+
+    def forward(self) -> None:
+        """fprop's kernels alone, on what `input` and `labels` hold."""
+        n, first = self._n, self._first
         a = self._activations.views(n)
 
         def lower(slot: int, block) -> None:
@@ -158,9 +169,11 @@ class Net:
         self.ops.parallel(lower, [block for blocks in self.ops.image_ranges(n) for block in blocks])
         for i in range(self._split, len(self.layers)):
             self.layers[i].fprop(self.ops, a[i], a[i + 1], replace(self._runs[i], first=first, **self._pass))
-        self._labels = self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32))
-        self.loss_layer.loss(self.ops, a[-1], self._labels, self.probabilities[:n], self._losses[:n])
-        return float(self.ops.to_host(self._losses[:n]).astype(np.float64).mean()) if labels is not None else float("nan")
+        self.loss_layer.loss(self.ops, a[-1], self.labels[:n], self.probabilities[:n], self._losses[:n])
+
+    def loss(self) -> float:
+        """The mean loss of the last pass, when all that was asked for before is done."""
+        return float(self.ops.to_host(self._losses[:self._n]).astype(np.float64).mean())
 
     def bprop(self, done: Callable[[int, int, int], None] | None = None) -> None:
         """Overwrites every gradient of `grads` with that of the mean loss of the last fprop.
@@ -168,8 +181,10 @@ class Net:
         `done(0, start, stop)` is called as soon as grads.arenas()[0].flat[start:stop] is final, the top layers' first.
         """
         n, a, ops = self._n, self._activations.views(self._n), self.ops
+        for buffers in (self._whole, *self._slots):
+            buffers.turn = 0                                # each step writes the same gradients to the same places
         dy = self._whole.next(self.shapes[-1].array(n))
-        self.loss_layer.dlogits(ops, self.probabilities[:n], self._labels, dy, scale=1.0 / self._total)
+        self.loss_layer.dlogits(ops, self.probabilities[:n], self.labels[:n], dy, scale=1.0 / self._total)
         for i in range(len(self.layers) - 1, self._split - 1, -1):
             dy = self._bprop_layer(i, self._runs[i], a[i], a[i + 1], dy, self._whole, first=0, accumulate=False)
             start, stop = self.grads.range_of(self.layers[i].name)

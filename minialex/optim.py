@@ -32,13 +32,21 @@ class SGD:
     def step(self, rate: float, *, first_rate: float | None = None, layer_rates: dict[str, float] | None = None) -> None:
         """One update with the gradients of the last bprop.  `first_rate` (default: rate) is what parameters that do not
         anneal learn at; `layer_rates` replaces the rate of whole layers (0 freezes one: its velocity only decays)."""
+        self.update(self.segments(rate, first_rate=first_rate, layer_rates=layer_rates))
+
+    def segments(self, rate: float, *, first_rate: float | None = None, layer_rates: dict[str, float] | None = None) -> list[tuple]:
+        """step's rates as sgd_update takes them, for each arena."""
         asked = (rate, first_rate, tuple(sorted((layer_rates or {}).items())))
         if self._cache[0] != asked:
             rates = (rate, rate if first_rate is None else first_rate, layer_rates or {})
             self._cache = (asked, [self._segments(arena, *rates) for arena in self.net.params.arenas()])
+        return self._cache[1]
+
+    def update(self, segments: list[tuple], **rates) -> None:
+        """The update at these; `rates` on a device replaces theirs (graph.py)."""
         arenas = (each.arenas() for each in (self.net.params, self.velocity, self.net.grads))
-        for w, v, dw, segments in zip(*arenas, self._cache[1], strict=True):
-            w.ops.sgd_update(w.flat, v.flat, dw.flat, segments=segments, momentum=self.momentum)
+        for w, v, dw, rows in zip(*arenas, segments, strict=True):
+            w.ops.sgd_update(w.flat, v.flat, dw.flat, segments=rows, momentum=self.momentum, **rates)
 
 
 class Schedule:

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "nets": FLOOR_2, "columns": FLOOR_2,
     "progress": (), "config": (*FLOOR_0, *FLOOR_2),
     "memory": FLOOR_3, "exchange": FLOOR_3, "upload": FLOOR_3, "fuse": FLOOR_3, "net": FLOOR_3, "column_net": FLOOR_3,
-    "optim": FLOOR_4, "data": FLOOR_4, "checkpoint": FLOOR_4, "distributed": FLOOR_4, "guardian": (),
+    "optim": FLOOR_4, "graph": FLOOR_4, "data": FLOOR_4, "checkpoint": FLOOR_4, "distributed": FLOOR_4, "guardian": (),
     "placement": FLOOR_5, "initial": FLOOR_5,
     "retrieval": FLOOR_5, "evaluate": FLOOR_5, "predictions": FLOOR_5, "predict": FLOOR_5,
     "journal": FLOOR_5, "rundir": FLOOR_5, "figures": FLOOR_5, "interop": FLOOR_5, "statistics": FLOOR_5, "tensorboard": FLOOR_5,
@@ -56,8 +56,8 @@ MAY_IMPORT = {
 # Beyond the standard library.  The declarations need nothing; the oracle and the fast NumPy path only NumPy.
 ONLY_STDLIB = ("__init__", "spec", "files", "guardian", "layers", "nets", "columns", "fuse",
                "backends.signatures", "backends.checks", "backends.__init__")
-ONLY_NUMPY = ("philox", "memory", "exchange", "net", "column_net", "optim", "backends.reference", "backends.cpu", "backends.compiled",
-              "backends.library", "backends.emulated", "testing")
+ONLY_NUMPY = ("philox", "memory", "exchange", "net", "column_net", "optim", "graph", "backends.reference", "backends.cpu",
+              "backends.compiled", "backends.library", "backends.emulated", "testing")
 # Where installed: the bench's peer, the extras' arrays and messages.
 PEERS = {"bench": {"torch", "cupy"}, "backends.cuda": {"cupy"}, "distributed": {"mpi4py", "cupy"}}
 BY_NAME = ("backends.__init__", "testing.mutants")
@@ -174,9 +174,9 @@ def test_an_import_from_above_is_found(name, source, word):
 
 
 def plain_signature(function) -> str:
-    """As OPS writes it: names, order, kinds and defaults, no annotations, without the compiled backends' `variant`."""
+    """As OPS writes it: names, order, kinds and defaults, no annotations, without the compiled backends' `variant` and `rates`."""
     signature = inspect.signature(function)
-    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values() if p.name != "variant"]
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values() if p.name not in ("variant", "rates")]
     return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
@@ -220,7 +220,7 @@ def test_files_stay_small():
     assert not {name: count for name, count in lines.items() if count > 400}
     used = "bench|figures|interop|reproduce|retrieval|testing|verbs"       # what measures, draws, searches, proves and is typed
     own = {p: lines_of_code(p.read_text()) for p in tree({".py"}) if re.match(f"minialex/(?!({used})/)", str(p.relative_to(ROOT)))}
-    assert own and sum(own.values()) < 9100, f"minialex/ has {sum(own.values())} lines of code; a small library has under 9,100"
+    assert own and sum(own.values()) < 9200, f"minialex/ has {sum(own.values())} lines of code; a small library has under 9,200"
 
 
 def lines_of_code(source: str) -> int:

@@ -99,8 +99,14 @@ void enqueue(KernelLaunch&& kernel, Stream stream) {
   check_arguments(kernel, device);
   Operation operation;
   if (note_access) operation.name = text("kernel ", kernel.name);
-  operation.run = [kernel = std::move(kernel), device, now = settings().streams == Streams::now] {
-    if (!now) check_arguments(kernel, device);     // they may have been freed since
+  if (queue->capture) {
+    const auto [g, b] = std::make_pair(kernel.grid, kernel.block);
+    auto* bytes = static_cast<const char*>(kernel.arguments.get());
+    queue->capture->kernels.push_back({kernel.name, text("(", g.x, ",", g.y, ",", g.z, ") x (", b.x, ",", b.y, ",", b.z, "), ",
+                                                         kernel.shared_bytes, " bytes shared"), std::string(bytes, kernel.argument_bytes)});
+  }
+  operation.run = [kernel = std::move(kernel), device, later = settings().streams != Streams::now || queue->capture] {
+    if (later) check_arguments(kernel, device);    // they may have been freed since
     open_for_kernel(device);
     try {
       run_kernel(kernel, device, current_operation());
@@ -162,6 +168,7 @@ void enable_peer(int peer) {
 
 void* allocate(size_t bytes) {
   RuntimeGuard guard;
+  refuse_while_capturing("allocate");
   check_device(current_device(), "allocate");
   return allocate_on(current_device(), bytes);
 }
@@ -175,6 +182,7 @@ void release(void* pointer) {
 }
 void* allocate_pinned(size_t bytes) {
   RuntimeGuard guard;
+  refuse_while_capturing("allocate_pinned");
   auto* memory = static_cast<char*>(std::aligned_alloc(256, (std::max<size_t>(bytes, 1) + 255) / 256 * 256));
   MINIALEX_CHECK(DeviceMemoryError, memory, "the host has no ", bytes, " bytes of pinned memory left");
   std::memset(memory, 0xFF, bytes);
@@ -207,6 +215,7 @@ void stream_synchronize(Stream stream) {
 }
 void device_synchronize() {
   RuntimeGuard guard;
+  refuse_while_capturing("device_synchronize");
   synchronize_device(current_device());
 }
 Event event_create() {
@@ -240,6 +249,9 @@ void copy(void* to, const void* from, size_t bytes, Stream stream) {
   RuntimeGuard guard;
   auto& queue = known(stream, "copy");
   if (!bytes) return;
+  const bool pageable = (owner_of(to) < 0 && !is_pinned(to, bytes)) || (owner_of(from) < 0 && !is_pinned(from, bytes));
+  MINIALEX_CHECK(DeviceError, !queue->capture || !pageable, "copy: with pageable host memory in a graph, which would be looked at again at ",
+                 "each launch; copy before the capture");
   check_range(to, bytes, "copy, destination");
   check_range(from, bytes, "copy, source");
   int to_device = owner_of(to), from_device = owner_of(from);

@@ -108,6 +108,10 @@ Event add_event(int device) {
 void remove_event(Event event) { events.erase(event); }
 
 void push(const std::shared_ptr<StreamState>& stream, Operation&& operation) {
+  if (stream->capture) {
+    stream->capture->operations.push_back(std::move(operation));
+    return;
+  }
   operation.number = ++stream->issued;
   if (note_access) {
     auto own = static_cast<size_t>(stream->number);
@@ -123,6 +127,7 @@ void push(const std::shared_ptr<StreamState>& stream, Operation&& operation) {
 }
 
 void record(EventState& event, const std::shared_ptr<StreamState>& stream) {
+  refuse_while_capturing(stream, "event_record");
   push(stream, Operation{});
   event.stream = stream;
   event.number = stream->issued;
@@ -130,6 +135,7 @@ void record(EventState& event, const std::shared_ptr<StreamState>& stream) {
 }
 
 void wait_for(const std::shared_ptr<StreamState>& stream, const EventState& event) {
+  refuse_while_capturing(stream, "stream_wait");
   if (!event.stream) {
     MINIALEX_CHECK(DeviceError, !settings().strict, "stream_wait: the event was never recorded, so nothing would wait; record it first");
     return;
@@ -142,6 +148,7 @@ void wait_for(const std::shared_ptr<StreamState>& stream, const EventState& even
 }
 
 void synchronize(const std::shared_ptr<StreamState>& stream) {
+  refuse_while_capturing(stream, "to wait for a stream");
   run_until(stream, stream->issued);
   join(host_clock, stream->clock);
 }
@@ -155,7 +162,7 @@ void synchronize(const EventState& event) {
 void synchronize_device(int device) {
   auto all = in_order;
   for (Stream stream : all)
-    if (device < 0 || stream->device == device) synchronize(streams.at(stream));
+    if ((device < 0 || stream->device == device) && !stream->capture) synchronize(streams.at(stream));
 }
 
 void synchronize_all() { synchronize_device(-1); }

@@ -25,7 +25,19 @@ struct StreamState {
   std::deque<Operation> queue;
   uint64_t issued = 0;
   bool running = false;
+  std::shared_ptr<GraphState> capture;             // what is asked of the stream goes into this graph, if there is one
   Clock clock;                                     // kept for the checker only, as all clocks
+};
+
+// Operations as they were asked for, and what a test wants to know of each kernel.
+struct Node {
+  std::string name, shape;                         // "kernel f", its grid, block and dynamic shared bytes
+  std::string arguments;                           // their very bytes
+};
+struct GraphState {
+  int device;
+  std::vector<Operation> operations;
+  std::vector<Node> kernels;
 };
 
 struct EventState {
@@ -49,5 +61,12 @@ void wait_for(const std::shared_ptr<StreamState>& stream, const EventState& even
 void synchronize(const std::shared_ptr<StreamState>& stream);
 void synchronize(const EventState& event);
 void synchronize_device(int device);
+
+void capture(const std::shared_ptr<StreamState>& stream);
+Graph end_capture(const std::shared_ptr<StreamState>& stream);
+const std::shared_ptr<GraphState>& known(Graph graph, const char* what);
+void remove_graph(Graph graph);
+void refuse_while_capturing(const char* what);                                              // by the calling thread, any stream
+void refuse_while_capturing(const std::shared_ptr<StreamState>& stream, const char* what);  // this stream
 
 }  // namespace minialex::emulated

@@ -51,9 +51,10 @@ class Compiled:
         self._context = extension.Context()
         self._context.device = memory.device
         self._context.workspace = memory.workspace
+        self._capturing: int | None = None
 
     def _ring(self, op: str, dims: Iterable, *arguments: Any, variant: str | None) -> None:
-        self._context.stream = self.memory.stream()
+        self._context.stream = self._capturing or self.memory.stream()
         getattr(self.extension, op)(tuple(dims), *arguments, self._context, variant)
 
     def on(self, device: int) -> Compiled:
@@ -66,6 +67,17 @@ class Compiled:
     def name(self) -> str:
         """What --device calls it: "cuda:1"."""
         return f"{self.extension.__name__.rpartition('_')[2]}:{self.memory.device}"
+
+    def capture(self, function: Callable[[], None]) -> Any:
+        """The launches of `function` as a graph, which has not run: launch(stream) runs it, len() counts.  Arrays and workspaces must be
+        there already."""
+        def body(stream: int) -> None:
+            self._capturing = stream
+            function()
+        try:
+            return self.extension.capture(self.memory.device, body)
+        finally:
+            self._capturing = None
 
     def finish(self) -> None:
         """Waits until the device has done all that was asked of its stream."""
@@ -150,6 +162,10 @@ class Compiled:
         if name not in PRECISIONS:
             raise MiniAlexError(f"set_precision: there is no precision {name!r}; choose {', '.join(PRECISIONS)}")
         self._context.precision = name
+
+    def precision(self) -> str:
+        """The one that is set."""
+        return self._context.precision
 
     # ---------------------------------------------------------------- layers with weights
     def conv_fprop(self, x, w, b, y, *, stride, pad, groups, variant=None):
@@ -294,7 +310,8 @@ class Compiled:
 
     def _dropout(self, op, x, y, keep, scale, seed, step, layer, first, column, columns, variant):
         low = 0xFFFFFFFF
-        self._ring(op, x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step & low, layer & low,
+        step = step if hasattr(step, "__len__") else int(step) & low
+        self._ring(op, x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step, layer & low,
                    first & low, column, checks.columns(op, x, column, columns), variant=variant)
 
     def dropout_fprop(self, x, y, *, keep, scale, seed, step, layer, first, column=0, columns=None, variant=None):
@@ -328,12 +345,12 @@ class Compiled:
         self._ring("loss_bprop", p.shape, p, labels, dx, scale, variant=variant)
 
     # ---------------------------------------------------------------- learning and input
-    def sgd_update(self, w, v, dw, *, segments, momentum, variant=None):
+    def sgd_update(self, w, v, dw, *, segments, momentum, rates=None, variant=None):
         checks.sgd("sgd_update", w=w, v=v, dw=dw, segments=segments)
         _float32("sgd_update", w)
-        rows = [tuple(segment) for segment in segments if segment[1] > segment[0]]
+        rows = [tuple(segment) for segment in segments if rates is not None or segment[1] > segment[0]]
         if rows:
-            self._ring("sgd_update", (w.size, len(rows)), w, v, dw, rows, momentum, variant=variant)
+            self._ring("sgd_update", (w.size, len(rows)), w, v, dw, rows, momentum, rates, variant=variant)
 
     def augment_fprop(self, images, mean, offsets, flips, noise, y, *, mean_at, scale, variant=None):
         """A crop that leaves its picture gives NaNs, as offsets live on the device."""

@@ -176,6 +176,7 @@ struct Dropout {
   uint64_t seed;
   uint32_t step, layer, first;
   int column, columns;                                 // the array's first column, of how many in the whole network
+  const int32_t* dial;                                 // nullptr, or device memory: the step stands here instead
   void* workspace;
 };
 struct DropoutTest {
@@ -222,6 +223,7 @@ struct SGDUpdate {
   const float* dw;
   const Segment* segments;                             // host memory: dims.segments rows, ascending
   float momentum;
+  const float* rates;                                  // nullptr, or device memory: rate and decay * rate of each row stand here instead
   void* workspace;
 };
 const Op<SGDUpdate>& sgd_update();

@@ -13,12 +13,15 @@ namespace minialex {
 namespace emulated {
 struct StreamState;
 struct EventState;
+struct GraphState;
 }  // namespace emulated
 using Stream = emulated::StreamState*;
 using Event = emulated::EventState*;
+using Graph = emulated::GraphState*;
 #else
 using Stream = cudaStream_t;
 using Event = cudaEvent_t;
+using Graph = struct GraphState*;
 #endif
 
 namespace runtime {
@@ -51,5 +54,13 @@ void event_synchronize(Event event);
 void copy(void* to, const void* from, size_t bytes, Stream stream);      // host <-> device, or within a device
 void copy_peer(void* to, int to_device, const void* from, int from_device, size_t bytes, Stream stream);
 void fill(void* pointer, int byte, size_t bytes, Stream stream);
+
+// What is asked of `stream` between begin and end by the calling thread does not run: it becomes a graph, which one call launches as
+// often as wanted, with the very arguments of the capture.  Nothing may be allocated or waited for in between.
+void capture_begin(Stream stream);
+Graph capture_end(Stream stream);
+size_t graph_size(Graph graph);                      // launches and copies in it
+void graph_launch(Graph graph, Stream stream);
+void graph_destroy(Graph graph);
 }  // namespace runtime
 }  // namespace minialex

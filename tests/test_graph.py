@@ -1,0 +1,233 @@
+"""The step as one graph: a captured step may be replayed, and a run of replays has the bits of the same run launched kernel by kernel."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+from conftest import compiled_backends, load_or_skip
+
+from minialex.backends import load
+from minialex.column_net import ColumnNet
+from minialex.graph import StepGraph
+from minialex.layers import LRN, Conv, Dropout, Linear, MaxPool, ReLU, SoftmaxLoss
+from minialex.net import Net
+from minialex.optim import SGD
+from minialex.spec import DeviceError, Shape
+from minialex.testing import assert_bits_equal
+
+on_each = pytest.mark.parametrize("backend", compiled_backends())
+emulated = pytest.mark.parametrize("backend", [name for name in compiled_backends() if name == "emulated"])
+
+LAYERS = [Conv("conv1", 8, kernel=3, std=0.1), ReLU("relu1"), LRN("norm1"), MaxPool("pool1", 3, 2), Linear("fc1", 8, std=0.1),
+          ReLU("relu2"), Dropout("drop1"), Linear("fc2", 4, std=0.1), SoftmaxLoss("loss")]
+ODD = [Linear("fc1", 4, std=0.1), Dropout("drop1"), Linear("fc2", 4, std=0.1), ReLU("relu"), Linear("fc3", 4, std=0.1), SoftmaxLoss("loss")]
+INPUT, BATCH = Shape(1, 8, 8, 3), 3
+
+
+def new(ops, layers=LAYERS, batch=BATCH):
+    net = Net(list(layers), INPUT, batch, ops, seed=4)
+    return net, SGD(net, momentum=0.9, decay=0.01)
+
+
+def feed(net, number, n=BATCH):
+    random = np.random.default_rng(number)
+    net.ops.from_host(random.standard_normal(INPUT.array(n)).astype(np.float32), out=net.input(n))
+    return random.integers(0, 4, n).astype(np.int32)
+
+
+def direct(net, sgd, labels, rate, step, **rates):
+    loss = net.fprop(labels, training=True, step=step)
+    net.bprop()
+    sgd.step(rate, **rates)
+    return loss
+
+
+def warm(ops, layers):
+    """A net that took a step, so that its workspaces are there."""
+    net, sgd = new(ops, layers)
+    direct(net, sgd, feed(net, 0), 0.01, 0)
+    return net, sgd
+
+
+# ---------------------------------------------------------------- what may be replayed
+@emulated
+@pytest.mark.parametrize("layers", [LAYERS, ODD], ids=["paper's kind", "odd number of gradients"])
+def test_two_steps_launch_the_same_kernels_with_the_same_bytes(backend, layers):
+    """Grids, shared memory and every byte of the arguments, pointers too; rate, step and labels differ."""
+    net, sgd = warm(load_or_skip(backend), layers)
+    graph = StepGraph(net, sgd)
+    rows = []
+    for number, rate in ((1, 0.01), (2, 0.02)):
+        graph.step(feed(net, number), rate, number)
+        rows += [net.ops.kernels.capture(graph._launch).kernels() for _ in range(2)]
+    assert rows[0] == rows[1] == rows[2] == rows[3]
+    names = [name.split("(")[0] for name, _ in rows[0]]
+    assert len(names) >= 10 and any("dropout" in name for name in names) and any("sgd" in name for name in names)
+
+
+@emulated
+def test_the_launches_of_numbers_differ(backend):
+    """What the test above would miss is seen here: a step and a rate that travel as arguments."""
+    net, sgd = warm(load_or_skip(backend), LAYERS)
+
+    def captured(step, rate):
+        def launch():
+            net.begin(np.zeros(BATCH, np.int32), BATCH, training=True, step=step)
+            net.forward()
+            sgd.update(sgd.segments(rate))
+        return net.ops.kernels.capture(launch).kernels()
+    base, other_step, other_rate = captured(1, 0.01), captured(2, 0.01), captured(1, 0.02)
+    assert [row[0] for row in base] == [row[0] for row in other_step] == [row[0] for row in other_rate]
+    assert [a[0].split()[0] for a, b in zip(base, other_step, strict=True) if a != b] == ["dropout_vector"]
+    assert [a[0].split("<")[0] for a, b in zip(base, other_rate, strict=True) if a != b] == ["sgd_update_kernel"]
+
+
+@on_each
+def test_nothing_runs_while_it_is_captured(backend):
+    net, sgd = warm(load_or_skip(backend), LAYERS)
+    graph = StepGraph(net, sgd)
+    graph.step(feed(net, 1), 0.01, 1)
+    before = net.params.host()
+    captured = net.ops.kernels.capture(graph._launch)
+    for name, array in net.params.host().items():
+        assert_bits_equal(array, before[name], name)
+    captured.launch(net.ops.kernels.memory.stream())
+    assert any((array != before[name]).any() for name, array in net.params.host().items())
+
+
+# ---------------------------------------------------------------- replays
+@on_each
+@pytest.mark.parametrize("layers", [LAYERS, ODD], ids=["paper's kind", "odd number of gradients"])
+def test_replays_have_the_bits_of_direct_steps(backend, layers):
+    """Six steps, the rate changed twice, another one for biases and a layer frozen in the last two; dropout draws anew in each."""
+    ops = load_or_skip(backend)
+    nets = [new(ops, layers), new(ops, layers)]
+    graph = StepGraph(*nets[1])
+    plans = [(0.05, {}), (0.05, {}), (0.05, {}), (0.02, {}), (0.02, {"first_rate": 0.05}), (0.01, {"layer_rates": {"fc1": 0.0}})]
+    losses = [[], []]
+    for number, (rate, rates) in enumerate(plans):
+        labels = feed(nets[0][0], number)
+        losses[0].append(direct(*nets[0], labels, rate, 2**32 - 2 + number, **rates))
+        graph.step(feed(nets[1][0], number), rate, 2**32 - 2 + number, **rates)
+        losses[1].append(nets[1][0].loss())
+    assert losses[0] == losses[1] and len(set(losses[0])) == len(plans)
+    for name, array in nets[0][0].params.host().items():
+        assert_bits_equal(nets[1][0].params.host()[name], array, name)
+    assert [len(captured) for _, captured in graph._graphs.values()] == [len(ops.kernels.capture(graph._launch))]
+
+
+@on_each
+def test_the_bits_change_with_the_step(backend):
+    """The same pictures at the same rate, nothing learned: only the mask can differ."""
+    net, sgd = new(load_or_skip(backend))
+    graph, losses = StepGraph(net, sgd), []
+    for step in (0, 0, 0, 5, 5):
+        graph.step(feed(net, 0), 0.0, step)
+        losses.append(net.loss())
+    assert losses[0] == losses[1] == losses[2] != losses[3] == losses[4]
+
+
+@on_each
+def test_another_number_of_images_has_a_graph_of_its_own(backend):
+    ops = load_or_skip(backend)
+    (a, sgd_a), (b, sgd_b) = new(ops), new(ops)
+    graph = StepGraph(b, sgd_b)
+    for number, n in enumerate((3, 2, 3, 2, 3, 2)):
+        direct(a, sgd_a, feed(a, number, n), 0.02, number)
+        graph.step(feed(b, number, n), 0.02, number)
+        assert a.loss() == b.loss()
+    assert len(graph._graphs) == 2 and all(captured is not None for _, captured in graph._graphs.values())
+
+
+@on_each
+def test_a_larger_workspace_makes_a_new_graph(backend):
+    """Another net on the same device asked for more: what a captured graph knows has been given back."""
+    kernels = load_or_skip(backend).kernels
+    ops = kernels.on(0)                                                     # a workspace of its own
+    (a, sgd_a), (b, sgd_b) = new(ops), new(ops)
+    graph = StepGraph(b, sgd_b)
+    for number in range(6):
+        if number == 3:
+            keep = ops.memory.workspace(1)
+            hold = ops.empty((1 << 20,), "float32")                         # so that the new one cannot lie where the old one was
+            assert ops.memory.workspace(1 << 22) != keep
+            del hold
+        direct(a, sgd_a, feed(a, number), 0.02, number)
+        graph.step(feed(b, number), 0.02, number)
+        assert a.loss() == b.loss()
+
+
+@on_each
+def test_fprop_in_between_changes_nothing(backend):
+    """Validation uses the same activations and labels."""
+    ops = load_or_skip(backend)
+    (a, sgd_a), (b, sgd_b) = new(ops), new(ops)
+    graph = StepGraph(b, sgd_b)
+    for number in range(4):
+        direct(a, sgd_a, feed(a, number), 0.02, number)
+        graph.step(feed(b, number), 0.02, number)
+        assert a.fprop(feed(a, 9, 2)) == b.fprop(feed(b, 9, 2))
+
+
+# ---------------------------------------------------------------- where there is none
+def test_the_host_takes_plain_steps():
+    ops = load("cpu")
+    (a, sgd_a), (b, sgd_b) = new(ops), new(ops)
+    graph = StepGraph(b, sgd_b)
+    assert "host" in graph.refusal
+    for number in range(2):
+        direct(a, sgd_a, feed(a, number), 0.02, number)
+        graph.step(feed(b, number), 0.02, number)
+    assert_bits_equal(a.params.flat, b.params.flat, "weights")
+
+
+@emulated
+def test_columns_take_plain_steps(backend):
+    kernels = load_or_skip(backend).kernels
+    layers = [Conv("conv1", 8, kernel=3, std=0.1, columns=2), ReLU("relu1"), Linear("fc1", 4, std=0.1), SoftmaxLoss("loss")]
+    nets = [ColumnNet(layers, INPUT, BATCH, [kernels.on(0), kernels.on(1)], seed=4) for _ in range(2)]
+    sgds = [SGD(net) for net in nets]
+    graph = StepGraph(nets[1], sgds[1])
+    assert "one device" in graph.refusal
+    for number in range(2):
+        for net in nets:
+            for ops, x in zip(net.places, net.inputs(BATCH), strict=True):
+                ops.from_host(np.random.default_rng(number).standard_normal(x.shape).astype(np.float32), out=x)
+        labels = np.arange(BATCH, dtype=np.int32)
+        direct(nets[0], sgds[0], labels, 0.02, number)
+        graph.step(labels, 0.02, number)
+    for name, array in nets[0].params.host().items():
+        assert_bits_equal(nets[1].params.host()[name], array, name)
+
+
+@emulated
+@pytest.mark.parametrize("what", ["allocates", "waits", "copies from the host", "copies to the host", "waits for the device", "records",
+                                  "nests"])
+def test_a_capture_refuses_what_cuda_refuses(backend, what):
+    ops = load_or_skip(backend)
+    kernels, extension, x = ops.kernels, ops.kernels.extension, ops.from_host(np.ones(8, np.float32))
+    host = np.ones(8, np.float32)
+    calls = {"allocates": lambda stream: ops.empty((4,)),
+             "waits": extension.stream_synchronize,
+             "copies from the host": lambda stream: extension.upload(x.pointer, host, host.nbytes, stream),
+             "copies to the host": lambda stream: extension.download(host, x.pointer, host.nbytes, stream),
+             "waits for the device": lambda stream: extension.device_synchronize(0),
+             "records": lambda stream: extension.event_record(extension.event_create(0), stream),
+             "nests": lambda stream: extension.capture(0, calls["waits"])}
+    with pytest.raises(DeviceError, match="graph"):
+        extension.capture(0, calls[what])
+    gc.collect()
+    assert len(kernels.capture(lambda: ops.relu_fprop(x.reshape(1, 1, 1, 1, 8), x.reshape(1, 1, 1, 1, 8)))) == 1     # all is well again
+
+
+@emulated
+def test_a_graph_whose_memory_is_gone_says_so(backend):
+    ops = load_or_skip(backend)
+    arrays = [ops.from_host(np.ones((1, 1, 1, 1, 4096), np.float32))]
+    graph = ops.kernels.capture(lambda: ops.relu_fprop(arrays[0], arrays[0]))
+    arrays.clear()
+    gc.collect()
+    with pytest.raises(DeviceError, match="relu"):
+        graph.launch(ops.kernels.memory.stream())
