@@ -7,6 +7,7 @@ is copied when they change.  All other memory was planned before: nothing is all
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ LABELS_AT = 4                           # numbers: vectors of 16 bytes
 
 
 class StepGraph:
-    """Training steps of a net: the bits of fprop, bprop and SGD.step.  `net.loss()` reads the loss, if wanted.
+    """Training steps of a net: `step` is fprop, bprop and SGD.step with their bits, `net.loss()` reads the loss, if wanted.  Who must see
+    the loss before weights change calls `fprop` and `learn`, a graph each.
 
-    The first step of a kind is launched kernel by kernel, which plans workspaces; the second is captured.  `refusal` is None, or says why
-    every step is launched kernel by kernel.
+    What is done for the first time is launched kernel by kernel, which plans workspaces; the second time it is captured.  `refusal` is
+    None, or says why kernels are always launched one by one.
     """
 
     def __init__(self, net: Net | ColumnNet, sgd: SGD):
@@ -32,48 +34,78 @@ class StepGraph:
         elif isinstance(net, ColumnNet):
             self.refusal = "columns on several devices wait for each other's activations; a graph is captured on one device"
         else:
-            self._kernels, self._graphs = net.ops.kernels, {}
+            self._kernels = net.ops.kernels
+            self._graphs: dict[tuple, tuple[int, Any]] = {}          # what is done -> address of its workspace, graph
             self._host = np.zeros(LABELS_AT + net.batch, np.int32)
             self._ints = net.ops.from_host(self._host)
             self._segments = sgd.segments(0.0)
             self._rates = net.ops.from_host(np.zeros((len(self._segments[0]), 2), np.float32))
-            self._said: np.ndarray | None = None
+            self._said: tuple | None = None
             net.labels = self._ints[LABELS_AT:]
 
     def step(self, labels: np.ndarray, rate: float, step: int, *, first: int = 0, total: int | None = None, **rates: Any) -> None:
-        """One step on what `net.input(n)` holds; `rates` are SGD.step's other ones."""
-        net, segments = self.net, self.sgd.segments(rate, **rates)
+        """One step on what `net.input(n)` holds; arguments are those of fprop and SGD.step."""
         if self.refusal:
-            net.fprop(labels, training=True, step=step, first=first, total=total)
-            net.bprop()
-            self.sgd.update(segments)
+            self.fprop(labels, step=step, first=first, total=total)
+            self.learn(rate, **rates)
             return
-        net.begin(labels, len(labels), training=True, step=self._ints[:1], first=first, total=total)
-        self._write(labels, step, segments[0])
-        memory = self._kernels.memory
-        kind = (len(labels), first, total, self._kernels.precision())
-        planned = memory.workspace(1)                       # its address: a graph that was captured with another is of no use
-        before, graph = self._graphs.get(kind, (None, None))
-        if before != planned:
-            self._launch()
-            self._graphs[kind] = (memory.workspace(1), None)
-            return
-        if graph is None:
-            graph = self._kernels.capture(self._launch)
-            self._graphs[kind] = (planned, graph)
-        graph.launch(memory.stream())
+        self._begin(labels, step, first, total)
+        self._at(rate, **rates)
+        self._run("step", self._forward, self._learn)
 
-    def _launch(self) -> None:
+    def fprop(self, labels: np.ndarray, *, step: int, first: int = 0, total: int | None = None) -> float:
+        """Net.fprop in training."""
+        if self.refusal:
+            return self.net.fprop(labels, training=True, step=step, first=first, total=total)
+        self._begin(labels, step, first, total)
+        self._run("fprop", self._forward)
+        return self.net.loss()
+
+    def learn(self, rate: float, **rates: Any) -> None:
+        """bprop and SGD.step."""
+        if self.refusal:
+            self.net.bprop()
+            self.sgd.step(rate, **rates)
+            return
+        self._at(rate, **rates)
+        self._run("learn", self._learn)
+
+    def _forward(self) -> None:
         self.net.forward()
+
+    def _learn(self) -> None:
         self.net.bprop()
         self.sgd.update(self._segments, rates=self._rates)
 
-    def _write(self, labels: np.ndarray, step: int, segments: tuple) -> None:
-        extension, memory = self._kernels.extension, self._kernels.memory
+    def _run(self, name: str, *parts: Callable[[], None]) -> None:
+        def launch() -> None:
+            for part in parts:
+                part()
+        memory = self._kernels.memory
+        kind, planned = (name, *self._images, self._kernels.precision()), memory.workspace(1)
+        before, graph = self._graphs.get(kind, (None, None))
+        if before != planned:                               # never done, or with a workspace that has been given back
+            launch()
+            self._graphs[kind] = (memory.workspace(1), None)
+            return
+        if graph is None:
+            graph = self._kernels.capture(launch)
+            self._graphs[kind] = (planned, graph)
+        graph.launch(memory.stream())
+
+    def _begin(self, labels: np.ndarray, step: int, first: int, total: int | None) -> None:
+        self._images = (len(labels), first, total)
+        self.net.begin(labels, len(labels), training=True, step=self._ints[:1], first=first, total=total)
         self._host[0] = np.uint32(step & 0xFFFFFFFF).astype(np.int32)
         self._host[LABELS_AT:LABELS_AT + len(labels)] = labels
-        extension.upload(memory.address(self._ints), self._host, self._host.nbytes, memory.stream())
-        if self._said is not segments:                      # SGD keeps the tuple as long as its rates stay
-            said = np.array([(rate, decay * rate) for _, _, rate, decay in segments]).astype(np.float32)
-            extension.upload(memory.address(self._rates), said, said.nbytes, memory.stream())
-            self._said = segments
+        self._upload(self._host, self._ints)
+
+    def _at(self, rate: float, **rates: Any) -> None:
+        rows = self.sgd.segments(rate, **rates)[0]
+        if self._said is not rows:                          # SGD keeps the tuple as long as its rates stay
+            self._upload(np.array([(base, decay * base) for _, _, base, decay in rows]).astype(np.float32), self._rates)
+            self._said = rows
+
+    def _upload(self, host: np.ndarray, array: Any) -> None:
+        memory = self._kernels.memory
+        self._kernels.extension.upload(memory.address(array), host, host.nbytes, memory.stream())

@@ -231,6 +231,21 @@ def test_in_place_and_repeated_runs_give_the_same_bits(ops, op, seed):
     assert_bits_equal(same, y, f"{op} in place")
 
 
+@pytest.mark.parametrize("op", OPS[:2])
+@pytest.mark.parametrize("C", [4, 5])
+def test_a_step_on_the_device_has_the_bits_of_the_number(ops, op, C, seed):
+    if not hasattr(ops, "kernels"):
+        pytest.skip("for kernels, whose launches a graph repeats")
+    case = cases.DropoutCase("dial", 3, 2, 2, C, columns=2, seed=5, layer=1)
+    x = np.random.default_rng(seed).standard_normal(case.x_shape).astype(np.float32)
+    for number in (0, 1, 2**31, 2**32 - 1):
+        dial = np.array([number, 99], np.uint32).view(np.int32)[:1]
+        assert_bits_equal(apply(ops, op, case, x, step=dial), apply(ops, op, case, x, step=number), f"{op} at step {number}")
+    for dial, error in ((np.zeros(1, np.float32), DTypeError), (np.zeros(2, np.int32), ShapeError)):
+        with pytest.raises(error, match="step"):
+            apply(ops, op, case, x, step=dial)
+
+
 def good_call(op):
     source, out = NAMES[op]
     mask = dict(factor=0.5) if op == "dropout_test" else dict(keep=0.5, scale=1.0, seed=0, step=0, layer=0, first=0)

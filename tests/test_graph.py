@@ -44,6 +44,11 @@ def direct(net, sgd, labels, rate, step, **rates):
     return loss
 
 
+def captured(graph):
+    """All launches of a step as it stands, none of which runs."""
+    return graph.net.ops.kernels.capture(lambda: (graph._forward(), graph._learn()))
+
+
 def warm(ops, layers):
     """A net that took a step, so that its workspaces are there."""
     net, sgd = new(ops, layers)
@@ -61,7 +66,7 @@ def test_two_steps_launch_the_same_kernels_with_the_same_bytes(backend, layers):
     rows = []
     for number, rate in ((1, 0.01), (2, 0.02)):
         graph.step(feed(net, number), rate, number)
-        rows += [net.ops.kernels.capture(graph._launch).kernels() for _ in range(2)]
+        rows += [captured(graph).kernels() for _ in range(2)]
     assert rows[0] == rows[1] == rows[2] == rows[3]
     names = [name.split("(")[0] for name, _ in rows[0]]
     assert len(names) >= 10 and any("dropout" in name for name in names) and any("sgd" in name for name in names)
@@ -72,13 +77,13 @@ def test_the_launches_of_numbers_differ(backend):
     """What the test above would miss is seen here: a step and a rate that travel as arguments."""
     net, sgd = warm(load_or_skip(backend), LAYERS)
 
-    def captured(step, rate):
+    def kernels(step, rate):
         def launch():
             net.begin(np.zeros(BATCH, np.int32), BATCH, training=True, step=step)
             net.forward()
             sgd.update(sgd.segments(rate))
         return net.ops.kernels.capture(launch).kernels()
-    base, other_step, other_rate = captured(1, 0.01), captured(2, 0.01), captured(1, 0.02)
+    base, other_step, other_rate = kernels(1, 0.01), kernels(2, 0.01), kernels(1, 0.02)
     assert [row[0] for row in base] == [row[0] for row in other_step] == [row[0] for row in other_rate]
     assert [a[0].split()[0] for a, b in zip(base, other_step, strict=True) if a != b] == ["dropout_vector"]
     assert [a[0].split("<")[0] for a, b in zip(base, other_rate, strict=True) if a != b] == ["sgd_update_kernel"]
@@ -90,17 +95,18 @@ def test_nothing_runs_while_it_is_captured(backend):
     graph = StepGraph(net, sgd)
     graph.step(feed(net, 1), 0.01, 1)
     before = net.params.host()
-    captured = net.ops.kernels.capture(graph._launch)
+    again = captured(graph)
     for name, array in net.params.host().items():
         assert_bits_equal(array, before[name], name)
-    captured.launch(net.ops.kernels.memory.stream())
+    again.launch(net.ops.kernels.memory.stream())
     assert any((array != before[name]).any() for name, array in net.params.host().items())
 
 
 # ---------------------------------------------------------------- replays
 @on_each
+@pytest.mark.parametrize("whole", [True, False], ids=["one graph", "two graphs"])
 @pytest.mark.parametrize("layers", [LAYERS, ODD], ids=["paper's kind", "odd number of gradients"])
-def test_replays_have_the_bits_of_direct_steps(backend, layers):
+def test_replays_have_the_bits_of_direct_steps(backend, layers, whole):
     """Six steps, the rate changed twice, another one for biases and a layer frozen in the last two; dropout draws anew in each."""
     ops = load_or_skip(backend)
     nets = [new(ops, layers), new(ops, layers)]
@@ -110,12 +116,17 @@ def test_replays_have_the_bits_of_direct_steps(backend, layers):
     for number, (rate, rates) in enumerate(plans):
         labels = feed(nets[0][0], number)
         losses[0].append(direct(*nets[0], labels, rate, 2**32 - 2 + number, **rates))
-        graph.step(feed(nets[1][0], number), rate, 2**32 - 2 + number, **rates)
-        losses[1].append(nets[1][0].loss())
+        labels = feed(nets[1][0], number)
+        if whole:
+            graph.step(labels, rate, 2**32 - 2 + number, **rates)
+            losses[1].append(nets[1][0].loss())
+        else:
+            losses[1].append(graph.fprop(labels, step=2**32 - 2 + number))
+            graph.learn(rate, **rates)
     assert losses[0] == losses[1] and len(set(losses[0])) == len(plans)
     for name, array in nets[0][0].params.host().items():
         assert_bits_equal(nets[1][0].params.host()[name], array, name)
-    assert [len(captured) for _, captured in graph._graphs.values()] == [len(ops.kernels.capture(graph._launch))]
+    assert sum(len(part) for _, part in graph._graphs.values()) == len(captured(graph))
 
 
 @on_each
@@ -138,7 +149,7 @@ def test_another_number_of_images_has_a_graph_of_its_own(backend):
         direct(a, sgd_a, feed(a, number, n), 0.02, number)
         graph.step(feed(b, number, n), 0.02, number)
         assert a.loss() == b.loss()
-    assert len(graph._graphs) == 2 and all(captured is not None for _, captured in graph._graphs.values())
+    assert len(graph._graphs) == 2 and all(part is not None for _, part in graph._graphs.values())
 
 
 @on_each

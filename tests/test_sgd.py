@@ -99,6 +99,25 @@ def test_bits_of_the_formula(ops, oracle, case, seed):
         assert_bits_equal(got, want, f"{name} [{case}]", cases.repro(case), seed)
 
 
+@pytest.mark.parametrize("count", [1, 5, 65, 150])
+def test_rates_on_the_device_have_the_bits_of_numbers(ops, count, seed):
+    """Two steps with other rates, which stand in one array; empty segments keep their row, and what `segments` says of rates is unread."""
+    if not hasattr(ops, "kernels"):
+        pytest.skip("for kernels, whose launches a graph repeats")
+    case = many_segments(count, seed)
+    w, v, gradients = (a.astype(np.float32) for a in draw(case, seed))
+    for dw, factor in zip(gradients[:2], (1.0, 0.1), strict=True):
+        segments = at_rate(case.segments, factor)
+        rates = np.array([(rate, decay * rate) for _, _, rate, decay in segments]).astype(np.float32)
+        arguments = dict(dw=dw, segments=at_rate(segments, 7.0), momentum=case.momentum, rates=rates)
+        got = call(ops, "sgd_update", {"w": w, "v": v}, **arguments)
+        w, v = step(ops, w, v, dw, segments, case.momentum)
+        assert_bits_equal(got["w"], w, "w", seed=seed)
+        assert_bits_equal(got["v"], v, "v", seed=seed)
+    with pytest.raises(ShapeError, match="rates holds"):
+        call(ops, "sgd_update", {"w": w, "v": v}, **{**arguments, "rates": np.zeros((count + 1, 2), np.float32)})
+
+
 @pytest.mark.parametrize("case", [case for case in cases.SGD if case.size <= 50], ids=str)
 def test_the_oracle_is_the_formula(oracle, case, seed):
     """v <- m v - decay rate w - rate dw; w <- w + v, one number after the other; what no segment covers stays."""

@@ -21,7 +21,7 @@ avgpool divides by the clipped count.
 Dropout.  Kept values are x * scale, others 0.  Word e % 4 of Philox4x32-10 with counter (e // 4, first + n, step, layer)
 and key (seed low 32 bits, seed high 32 bits) decides element e = (h * W + w) * (columns * C) + (column + g) * C + c
 of image n of the array, whose first column is number `column` of the network's `columns` (None: column + G):
-kept when word < keep * 2^32.  dropout_test is y = x * factor.
+kept when word < keep * 2^32.  dropout_test is y = x * factor.  On compiled backends `step` may be an int32 array of one number.
 
 Fusion.  fused() names the neighbours ("conv_relu", "lrn_maxpool") that one op of this backend does in one trip through memory;
 the other backends have these ops too, as compositions.  lrn_maxpool: y = maxpool(lrn(x)); bprop recomputes the norm from x, and
@@ -34,6 +34,7 @@ Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); 
 
 SGD.  w, v, dw are flat and equally long; segments is a tuple of (start, stop, rate, decay):
 v = momentum * v - decay * rate * w - rate * dw;  w = w + v   (the rate inside the velocity; paper, section 5).
+Compiled backends take rates=None: an array (segments, 2) of rate and decay * rate that replaces those in `segments`.
 
 Augment.  images (N, H0, W0, 3) uint8, mean (H0, W0, 3) float, offsets (N, 2) int32 (top, left), flips (N,) bool,
 noise (N, 3) float; y (1, N, H, W, 3).  mean_at="crop": y = flip(crop(image - mean)); mean_at="centre":
