@@ -15,6 +15,7 @@ import numpy as np
 from .column_net import ColumnNet
 from .net import Net
 from .optim import SGD
+from .spec import DeviceError
 
 LABELS_AT = 4                           # numbers: vectors of 16 bytes
 
@@ -24,13 +25,15 @@ class StepGraph:
     the loss before weights change calls `fprop` and `learn`, a graph each.
 
     What is done for the first time is launched kernel by kernel, which plans workspaces; the second time it is captured.  `refusal` is
-    None, or says why kernels are always launched one by one.
+    None, or says why kernels are always launched one by one.  `exchange(arena, zero=idle)` adds the gradients of several processes.
     """
 
-    def __init__(self, net: Net | ColumnNet, sgd: SGD):
-        self.net, self.sgd, self.refusal = net, sgd, None
+    def __init__(self, net: Net | ColumnNet, sgd: SGD, exchange: Callable[..., None] | None = None):
+        self.net, self.sgd, self.exchange, self.refusal = net, sgd, exchange, None
         if not hasattr(net.ops, "kernels"):
             self.refusal = "the host has no graphs"
+        elif exchange is not None:
+            self.refusal = "processes add their gradients between bprop and the update"
         elif isinstance(net, ColumnNet):
             self.refusal = "columns on several devices wait for each other's activations; a graph is captured on one device"
         else:
@@ -61,10 +64,14 @@ class StepGraph:
         self._run("fprop", self._forward)
         return self.net.loss()
 
-    def learn(self, rate: float, **rates: Any) -> None:
-        """bprop and SGD.step."""
+    def learn(self, rate: float, *, idle: bool = False, **rates: Any) -> None:
+        """bprop and SGD.step; `idle`: this process had no image, and takes the gradients of the others."""
         if self.refusal:
-            self.net.bprop()
+            if not idle:
+                self.net.bprop()
+            if self.exchange is not None:
+                for arena in self.net.grads.arenas():
+                    self.exchange(arena, zero=idle)
             self.sgd.step(rate, **rates)
             return
         self._at(rate, **rates)
@@ -88,9 +95,13 @@ class StepGraph:
             launch()
             self._graphs[kind] = (memory.workspace(1), None)
             return
-        if graph is None:
-            graph = self._kernels.capture(launch)
-            self._graphs[kind] = (planned, graph)
+        try:
+            graph = self._kernels.capture(launch) if graph is None else graph
+        except DeviceError as error:                        # a driver's limits; what is wrong with a kernel, its launch tells
+            self.refusal = f"the device does not capture it: {error}"
+            launch()
+            return
+        self._graphs[kind] = (planned, graph)
         graph.launch(memory.stream())
 
     def _begin(self, labels: np.ndarray, step: int, first: int, total: int | None) -> None:

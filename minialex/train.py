@@ -28,6 +28,7 @@ from .config import resolve
 from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
 from .data.source import shown
 from .evaluate import Metrics, evaluate, on_each, sums_of, validation_split
+from .graph import StepGraph
 from .journal import Journal
 from .observers import Observers
 from .optim import SGD, Schedule
@@ -105,6 +106,7 @@ class Trainer:
         self.config, taken = initial.begin(self.net, config, classes)
         self.notes += taken + placement.notes(self.net)
         self.sgd = SGD(self.net, momentum=config.momentum, decay=config.decay, factors=self.config.factors)
+        self.graph = StepGraph(self.net, self.sgd, self.world.sum_ if self.world.size > 1 else None)
         self.schedule = Schedule(recipe.schedule, config.rate)
         self.position = self.step = 0
         self.sums = {"loss": 0.0, "right1": 0.0, "right5": 0.0, "images": 0}
@@ -264,7 +266,7 @@ class Trainer:
             if n:                                       # the last batch of an epoch may leave this rank none
                 for place, (ops, mean, x) in enumerate(zip(self.places, self.means, net.inputs(n), strict=True)):
                     transform(ops, batch, mean, x, place)
-                own = net.fprop(batch.labels, n=n, training=True, step=self.step, first=batch.place, total=batch.total)
+                own = self.graph.fprop(batch.labels, step=self.step, first=batch.place, total=batch.total)
         own = sums_of(self.ops.to_host(net.probabilities[:n]), batch.labels, own, self.recipe.ties) if n else (0, 0, 0)
         sums = self.world.add(np.array([*own, *self._wishes()], np.float64))
         loss = float(sums[0]) / batch.total
@@ -273,11 +275,8 @@ class Trainer:
             raise distributed.everywhere(Diverged(f"the loss is {loss} at step {self.step} (epoch {self.epoch + 1}); first bad tensor: "
                                                   f"{net.first_nonfinite() or 'the loss'}. {self._way_back()}"))
         with np.errstate(all="ignore"):
-            if n:
-                net.bprop()
-            for arena in net.grads.arenas():
-                self.world.sum_(arena, zero=not n)
-            self.sgd.step(schedule.rate(self.epoch), first_rate=schedule.first_rate, layer_rates=schedule.layer_rates(self.epoch))
+            self.graph.learn(schedule.rate(self.epoch), idle=not n, first_rate=schedule.first_rate,
+                             layer_rates=schedule.layer_rates(self.epoch))
         for name, value in zip(("loss", "right1", "right5"), sums, strict=False):
             self.sums[name] += float(value)
         self.sums["images"] += batch.total

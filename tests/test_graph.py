@@ -194,6 +194,45 @@ def test_the_host_takes_plain_steps():
     assert_bits_equal(a.params.flat, b.params.flat, "weights")
 
 
+@on_each
+def test_a_device_that_refuses_to_capture_takes_plain_steps(backend, monkeypatch):
+    ops = load_or_skip(backend)
+    (a, sgd_a), (b, sgd_b) = new(ops), new(ops)
+    graph = StepGraph(b, sgd_b)
+
+    def refuse(kernels, launch):
+        raise DeviceError("no more graphs")
+    monkeypatch.setattr(type(ops.kernels), "capture", refuse)
+    for number in range(4):
+        direct(a, sgd_a, feed(a, number), 0.02, number)
+        graph.step(feed(b, number), 0.02, number)
+        assert (graph.refusal is None) == (number == 0)
+    assert "no more graphs" in graph.refusal
+    assert_bits_equal(ops.to_host(b.params.flat), ops.to_host(a.params.flat), "weights")
+
+
+def test_several_processes_add_their_gradients_between():
+    """One of two that learn from half of a batch each, and one that has no image in this step."""
+    ops = load("cpu")
+    (a, sgd_a), (b, sgd_b) = new(ops), new(ops)
+    asked = []
+
+    def double(arena, zero):
+        asked.append(zero)
+        arena.flat *= 2
+    graph = StepGraph(b, sgd_b, double)
+    for net, idle in ((a, False), (a, True)):
+        if not idle:
+            net.fprop(feed(net, 1), training=True, step=1)
+            net.bprop()
+        net.grads.flat *= 2
+        sgd_a.step(0.01)
+    graph.step(feed(b, 1), 0.01, 1)
+    graph.learn(0.01, idle=True)
+    assert asked == [False, True]
+    assert_bits_equal(a.params.flat, b.params.flat, "weights")
+
+
 @emulated
 def test_columns_take_plain_steps(backend):
     kernels = load_or_skip(backend).kernels

@@ -27,8 +27,8 @@ FLOOR_1 = ("spec", "layers")
 FLOOR_2 = (*FLOOR_1, "nets", "columns")
 FLOOR_3 = (*FLOOR_0, *FLOOR_2, "memory", "exchange", "upload", "fuse", "net", "column_net")
 FLOOR_4 = (*FLOOR_3, "progress", "config", "optim", "data", "checkpoint", "distributed")
-FLOOR_5 = (*FLOOR_4, "backends", "placement", "evaluate", "predictions", "predict", "journal", "rundir", "initial", "figures", "interop",
-           "retrieval", "statistics", "tensorboard", "observers", "advice")
+FLOOR_5 = (*FLOOR_4, "graph", "backends", "placement", "evaluate", "predictions", "predict", "journal", "rundir", "initial", "figures",
+           "interop", "retrieval", "statistics", "tensorboard", "observers", "advice")
 FLOOR_6 = (*FLOOR_5, "train", "report")
 FLOOR_7 = (*FLOOR_6, "flags", "verbs", "cli", "bench", "testing", "reproduce")
 MAY_IMPORT = {
