@@ -77,6 +77,7 @@ class ColumnNet:
             self._take_memory(column)
         self.probabilities = self.ops.empty((batch, self.classes), self.dtype)
         self._losses = self.ops.empty((batch,), self.dtype)
+        self.labels = self.ops.empty((batch,), "int32")            # of the last pass
 
     # ---------------------------------------------------------------- planning
     def _count(self, g: int) -> int:
@@ -158,9 +159,21 @@ class ColumnNet:
               total: int | None = None) -> float:
         """As Net.fprop."""
         n = n or (len(labels) if labels is not None else self.batch)
+        self.begin(labels, n, training=training, steps=[step] * len(self.places), first=first, total=total)
+        self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32), out=self.labels[:n])
+        self.forward()
+        return self.loss() if labels is not None else float("nan")
+
+    def begin(self, labels: np.ndarray | None, n: int, *, training: bool, steps: list, first: int = 0, total: int | None = None) -> None:
+        """As Net.begin."""
         check_labels(labels, n, self.batch, self.classes)
         self._n, self._total = n, total or n
-        self._pass = dict(training=training, step=step, first=first)
+        for column, step in zip(self.columns, steps, strict=True):
+            column.runs = [replace(run, training=training, step=step, first=first) for run in column.runs]
+
+    def forward(self) -> None:
+        """As Net.forward."""
+        n = self._n
         for i in range(len(self.layers)):
             self.doing = f"{self.layers[i].name} fprop"
             if self.joint[i]:
@@ -168,20 +181,24 @@ class ColumnNet:
                 continue
             for column in self._running(i):
                 a = column.activations.views(n)
-                column.layers[i].fprop(column.ops, a[i], a[i + 1], replace(column.runs[i], **self._pass))
+                column.layers[i].fprop(column.ops, a[i], a[i + 1], column.runs[i])
         self.doing = self.loss_layer.name
-        self._labels = self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32))
         logits = self.columns[0].activations.views(n)[-1]
-        self.loss_layer.loss(self.ops, logits, self._labels, self.probabilities[:n], self._losses[:n])
-        return float(self.ops.to_host(self._losses[:n]).astype(np.float64).mean()) if labels is not None else float("nan")
+        self.loss_layer.loss(self.ops, logits, self.labels[:n], self.probabilities[:n], self._losses[:n])
+
+    def loss(self) -> float:
+        """As Net.loss."""
+        return float(self.ops.to_host(self._losses[:self._n]).astype(np.float64).mean())
 
     def bprop(self, done=None) -> None:
         """As Net.bprop; `done(place, start, stop)` hears of each place's own flat gradients."""
         n = self._n
         top = self.columns[0]
+        for column in self.columns:
+            column.gradients.turn = 0                               # each step writes the same gradients to the same places
         dy: list[Any] = [None] * len(self.places)
         dy[0] = top.gradients.next(top.shapes[-1].array(n))
-        self.loss_layer.dlogits(self.ops, self.probabilities[:n], self._labels, dy[0], scale=1.0 / self._total)
+        self.loss_layer.dlogits(self.ops, self.probabilities[:n], self.labels[:n], dy[0], scale=1.0 / self._total)
         for i in range(len(self.layers) - 1, -1, -1):
             self.doing = f"{self.layers[i].name} bprop"
             if self.joint[i]:
@@ -201,7 +218,7 @@ class ColumnNet:
     def _bprop_own(self, column: Column, i: int, dy):
         layer, a = column.layers[i], column.activations.views(self._n)
         dx = None if i == 0 else dy if layer.in_place else column.gradients.next(a[i].shape)
-        layer.bprop(column.ops, a[i], a[i + 1], dy, dx, replace(column.runs[i], **self._pass))
+        layer.bprop(column.ops, a[i], a[i + 1], dy, dx, column.runs[i])
         return dx
 
     def _of(self, array, shape: Shape):
@@ -233,7 +250,7 @@ class ColumnNet:
     def _product(self, column: Column, i: int, h: int, x, y) -> None:
         """y = the product over column h's channels x, without a bias."""
         run = column.runs[i]
-        column.layers[i].fprop(column.ops, x, y, replace(run, params={"w": run.params[f"w{h}"], "b": None}, **self._pass))
+        column.layers[i].fprop(column.ops, x, y, replace(run, params={"w": run.params[f"w{h}"], "b": None}))
 
     def _bprop_joint(self, i: int, dy: list) -> list:
         """The gradients of the others' activations are made first, and travel while weight gradients and the own are computed."""
@@ -252,7 +269,7 @@ class ColumnNet:
             for h in range(len(self.places)):
                 read = x if h == g else self._of(column.others[i][h], column.shapes[i])
                 grads = {"w": column.runs[i].grads[f"w{h}"], "b": column.runs[i].grads["b"] if h == g else self._spare(column, i)}
-                column.layers[i].wgrad(column.ops, read, dy[g], replace(column.runs[i], grads=grads, **self._pass))
+                column.layers[i].wgrad(column.ops, read, dy[g], replace(column.runs[i], grads=grads))
             dx.append(column.gradients.next(x.shape))
             self._gradient(column, i, g, dy[g], dx[g])
         for source, target in self._pairs():
@@ -266,7 +283,7 @@ class ColumnNet:
     def _gradient(self, column: Column, i: int, h: int, dy, dx) -> None:
         """dx = the gradient of column h's activations through this column's maps."""
         run = column.runs[i]
-        column.layers[i].dgrad(column.ops, dy, dx, replace(run, params={"w": run.params[f"w{h}"]}, **self._pass))
+        column.layers[i].dgrad(column.ops, dy, dx, replace(run, params={"w": run.params[f"w{h}"]}))
 
     def _spare(self, column: Column, i: int):
         return column.spare[:column.shapes[i + 1].C]
@@ -280,7 +297,7 @@ class ColumnNet:
             out = y if column is root else self._of(column.parts[i][column.index], column.shapes[i + 1])
             run = column.runs[i]
             column.layers[i].fprop(column.ops, column.activations.views(n)[i], out,
-                                   replace(run, params={"w": run.params["w"], "b": None}, **self._pass))
+                                   replace(run, params={"w": run.params["w"], "b": None}))
             if column is not root:
                 self.exchange.start([(column.index, out, 0, parts[column.index])])
         for column in self.columns[1:]:
@@ -298,7 +315,7 @@ class ColumnNet:
                 self.exchange.finish(0, column.index)
             run, x = column.runs[i], column.activations.views(n)[i]
             grads = {"w": run.grads["w"], "b": run.grads["b"] if column is root else self._spare(column, i)}
-            run = replace(run, grads=grads, **self._pass)
+            run = replace(run, grads=grads)
             column.layers[i].wgrad(column.ops, x, received[column.index], run)
             dx.append(column.gradients.next(x.shape))
             column.layers[i].dgrad(column.ops, received[column.index], dx[column.index], run)

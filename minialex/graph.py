@@ -1,5 +1,7 @@
 """The whole training step as one graph of the device: one launch in place of Python's, kernel by kernel (CUDA graphs).
 
+Columns on several devices are one graph too: their streams fork from one and join it again.
+
 A graph repeats its kernels with the very arguments of its capture.  What changes from step to step therefore stands in device memory:
 `_ints` holds the step, which is part of dropout's key, and the labels, and is copied before each launch; `_rates` holds the rates and
 is copied when they change.  All other memory was planned before: nothing is allocated or waited for in a step.
@@ -7,6 +9,7 @@ is copied when they change.  All other memory was planned before: nothing is all
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -34,17 +37,19 @@ class StepGraph:
             self.refusal = "the host has no graphs"
         elif exchange is not None:
             self.refusal = "processes add their gradients between bprop and the update"
-        elif isinstance(net, ColumnNet):
-            self.refusal = "columns on several devices wait for each other's activations; a graph is captured on one device"
         else:
-            self._kernels = net.ops.kernels
-            self._graphs: dict[tuple, tuple[int, Any]] = {}          # what is done -> address of its workspace, graph
+            self._places = [ops.kernels for ops in net.places]
+            self._extension = self._places[0].extension
+            self._events = [self._extension.event_create(place.memory.device) for place in self._places]
+            self._graphs: dict[tuple, tuple[list, Any]] = {}         # what is done -> addresses of its workspaces, graph
             self._host = np.zeros(LABELS_AT + net.batch, np.int32)
-            self._ints = net.ops.from_host(self._host)
+            self._ints = [place.from_host(self._host) for place in self._places]
             self._segments = sgd.segments(0.0)
-            self._rates = net.ops.from_host(np.zeros((len(self._segments[0]), 2), np.float32))
-            self._said: tuple | None = None
-            net.labels = self._ints[LABELS_AT:]
+            self._rates = [place.from_host(np.zeros((len(rows), 2), np.float32))
+                           for place, rows in zip(self._places, self._segments, strict=True)]
+            self._said: list[tuple] | None = None
+            net.labels = self._ints[0][LABELS_AT:]
+            weakref.finalize(self, _release, self._extension, self._events).atexit = False
 
     def step(self, labels: np.ndarray, rate: float, step: int, *, first: int = 0, total: int | None = None, **rates: Any) -> None:
         """One step on what `net.input(n)` holds; arguments are those of fprop and SGD.step."""
@@ -54,14 +59,14 @@ class StepGraph:
             return
         self._begin(labels, step, first, total)
         self._at(rate, **rates)
-        self._run("step", self._forward, self._learn)
+        self._run("step", self.net.forward, self._learn)
 
     def fprop(self, labels: np.ndarray, *, step: int, first: int = 0, total: int | None = None) -> float:
         """Net.fprop in training."""
         if self.refusal:
             return self.net.fprop(labels, training=True, step=step, first=first, total=total)
         self._begin(labels, step, first, total)
-        self._run("fprop", self._forward)
+        self._run("fprop", self.net.forward)
         return self.net.loss()
 
     def learn(self, rate: float, *, idle: bool = False, **rates: Any) -> None:
@@ -77,46 +82,78 @@ class StepGraph:
         self._at(rate, **rates)
         self._run("learn", self._learn)
 
-    def _forward(self) -> None:
-        self.net.forward()
-
     def _learn(self) -> None:
         self.net.bprop()
-        self.sgd.update(self._segments, rates=self._rates)
+        self.sgd.update(self._segments, self._rates)
 
     def _run(self, name: str, *parts: Callable[[], None]) -> None:
         def launch() -> None:
             for part in parts:
                 part()
-        memory = self._kernels.memory
-        kind, planned = (name, *self._images, self._kernels.precision()), memory.workspace(1)
+        kind, planned = (name, *self._images, self._places[0].precision()), self._workspaces()
         before, graph = self._graphs.get(kind, (None, None))
         if before != planned:                               # never done, or with a workspace that has been given back
             launch()
-            self._graphs[kind] = (memory.workspace(1), None)
+            self._graphs[kind] = (self._workspaces(), None)
             return
         try:
-            graph = self._kernels.capture(launch) if graph is None else graph
+            graph = self.capture(launch) if graph is None else graph
         except DeviceError as error:                        # a driver's limits; what is wrong with a kernel, its launch tells
             self.refusal = f"the device does not capture it: {error}"
             launch()
             return
         self._graphs[kind] = (planned, graph)
-        graph.launch(memory.stream())
+        first = self._places[0].memory.stream()
+        self._join(first)
+        graph.launch(first)
+        self._fork(first)
+
+    def capture(self, launch: Callable[[], None]) -> Any:
+        """What `launch` asks of all places, as one graph, which does not run."""
+        if len(self._places) == 1:
+            return self._places[0].capture(launch)
+
+        def body(stream: int) -> None:
+            self._fork(stream)
+            launch()
+            self._join(stream)
+        return self._extension.capture(self._places[0].memory.device, body)
+
+    def _fork(self, stream: int) -> None:
+        """Puts what the places are asked next behind what `stream`, of the first place's device, was asked before."""
+        for place in self._places if len(self._places) > 1 else ():
+            self._extension.event_record(self._events[0], stream)
+            self._extension.stream_wait(place.memory.stream(), self._events[0])
+
+    def _join(self, stream: int) -> None:
+        """And the other way round."""
+        for place, event in zip(self._places, self._events, strict=True) if len(self._places) > 1 else ():
+            self._extension.event_record(event, place.memory.stream())
+            self._extension.stream_wait(stream, event)
+
+    def _workspaces(self) -> list[int]:
+        return [place.memory.workspace(1) for place in self._places]
 
     def _begin(self, labels: np.ndarray, step: int, first: int, total: int | None) -> None:
         self._images = (len(labels), first, total)
-        self.net.begin(labels, len(labels), training=True, step=self._ints[:1], first=first, total=total)
+        self.net.begin(labels, len(labels), training=True, steps=[ints[:1] for ints in self._ints], first=first, total=total)
         self._host[0] = np.uint32(step & 0xFFFFFFFF).astype(np.int32)
         self._host[LABELS_AT:LABELS_AT + len(labels)] = labels
-        self._upload(self._host, self._ints)
+        for place, array in zip(self._places, self._ints, strict=True):
+            self._upload(place, self._host, array)
 
     def _at(self, rate: float, **rates: Any) -> None:
-        rows = self.sgd.segments(rate, **rates)[0]
-        if self._said is not rows:                          # SGD keeps the tuple as long as its rates stay
-            self._upload(np.array([(base, decay * base) for _, _, base, decay in rows]).astype(np.float32), self._rates)
-            self._said = rows
+        said = self.sgd.segments(rate, **rates)
+        if self._said is said:                              # SGD keeps the list as long as its rates stay
+            return
+        for place, array, rows in zip(self._places, self._rates, said, strict=True):
+            self._upload(place, np.array([(base, decay * base) for _, _, base, decay in rows]).astype(np.float32), array)
+        self._said = said
 
-    def _upload(self, host: np.ndarray, array: Any) -> None:
-        memory = self._kernels.memory
-        self._kernels.extension.upload(memory.address(array), host, host.nbytes, memory.stream())
+    def _upload(self, place: Any, host: np.ndarray, array: Any) -> None:
+        self._extension.upload(place.memory.address(array), host, host.nbytes, place.memory.stream())
+
+
+def _release(extension: Any, events: list[int]) -> None:
+    for event in events:
+        extension.event_destroy(event)

@@ -143,16 +143,16 @@ class Net:
         Probabilities stay in `probabilities[:n]`.
         """
         n = n or (len(labels) if labels is not None else self.batch)
-        self.begin(labels, n, training=training, step=step, first=first, total=total)
+        self.begin(labels, n, training=training, steps=[step], first=first, total=total)
         self.ops.from_host(np.ascontiguousarray(labels if labels is not None else np.zeros(n), np.int32), out=self.labels[:n])
         self.forward()
         return self.loss() if labels is not None else float("nan")
 
-    def begin(self, labels: np.ndarray | None, n: int, *, training: bool, step, first: int = 0, total: int | None = None) -> None:
-        """Says what the next pass is, as fprop's arguments do; `step` may be an array of one number on a device (graph.py)."""
+    def begin(self, labels: np.ndarray | None, n: int, *, training: bool, steps: list, first: int = 0, total: int | None = None) -> None:
+        """Says what the next pass is, as fprop's arguments do; `steps`: one for each place, or an array there (graph.py)."""
         check_labels(labels, n, self.batch, self.classes)
         self._n, self._total, self._first = n, total or n, first
-        self._pass = dict(training=training, step=step)
+        self._pass = dict(training=training, step=steps[0])
 
     def forward(self) -> None:
         """fprop's kernels alone, on what `input` and `labels` hold."""

@@ -42,11 +42,11 @@ class SGD:
             self._cache = (asked, [self._segments(arena, *rates) for arena in self.net.params.arenas()])
         return self._cache[1]
 
-    def update(self, segments: list[tuple], **rates) -> None:
-        """The update at these; `rates` on a device replaces theirs (graph.py)."""
-        arenas = (each.arenas() for each in (self.net.params, self.velocity, self.net.grads))
-        for w, v, dw, rows in zip(*arenas, segments, strict=True):
-            w.ops.sgd_update(w.flat, v.flat, dw.flat, segments=rows, momentum=self.momentum, **rates)
+    def update(self, segments: list[tuple], rates: list | None = None) -> None:
+        """The update at these; `rates`, an array on the device of each arena, replaces theirs (graph.py)."""
+        arenas = [each.arenas() for each in (self.net.params, self.velocity, self.net.grads)]
+        for i, (w, v, dw, rows) in enumerate(zip(*arenas, segments, strict=True)):
+            w.ops.sgd_update(w.flat, v.flat, dw.flat, segments=rows, momentum=self.momentum, **({"rates": rates[i]} if rates else {}))
 
 
 class Schedule:

@@ -46,7 +46,7 @@ def direct(net, sgd, labels, rate, step, **rates):
 
 def captured(graph):
     """All launches of a step as it stands, none of which runs."""
-    return graph.net.ops.kernels.capture(lambda: (graph._forward(), graph._learn()))
+    return graph.capture(lambda: (graph.net.forward(), graph._learn()))
 
 
 def warm(ops, layers):
@@ -79,7 +79,7 @@ def test_the_launches_of_numbers_differ(backend):
 
     def kernels(step, rate):
         def launch():
-            net.begin(np.zeros(BATCH, np.int32), BATCH, training=True, step=step)
+            net.begin(np.zeros(BATCH, np.int32), BATCH, training=True, steps=[step])
             net.forward()
             sgd.update(sgd.segments(rate))
         return net.ops.kernels.capture(launch).kernels()
@@ -182,6 +182,77 @@ def test_fprop_in_between_changes_nothing(backend):
         assert a.fprop(feed(a, 9, 2)) == b.fprop(feed(b, 9, 2))
 
 
+# ---------------------------------------------------------------- columns on devices of their own
+COLUMNS = [Conv("conv1", 8, kernel=3, std=0.1, columns=2), ReLU("relu1"), LRN("norm1"), MaxPool("pool1", 3, 2),
+           Conv("conv2", 8, kernel=3, std=0.1, columns=2, pad=1), ReLU("relu2"), Linear("fc1", 8, std=0.1, columns=2), ReLU("relu3"),
+           Dropout("drop1"), Linear("fc2", 4, std=0.1), SoftmaxLoss("loss")]
+
+
+def column_nets(backend, devices, count=2):
+    kernels = load_or_skip(backend).kernels
+    if kernels.extension.device_count() <= max(devices):
+        pytest.skip("needs two devices")
+    places = [kernels.on(device) for device in devices]
+    for place in places:
+        place.memory.own_stream()
+    nets = [ColumnNet(COLUMNS, INPUT, BATCH, places, seed=4) for _ in range(count)]
+    return [(net, SGD(net, momentum=0.9, decay=0.01)) for net in nets]
+
+
+def feed_columns(net, number):
+    random = np.random.default_rng(number)
+    pictures = random.standard_normal(net.inputs(BATCH)[0].shape).astype(np.float32)
+    for ops, x in zip(net.places, net.inputs(BATCH), strict=True):
+        ops.from_host(pictures, out=x)
+    return random.integers(0, 4, BATCH).astype(np.int32)
+
+
+@on_each
+@pytest.mark.parametrize("devices", [(0, 1), (0, 0)], ids=["two devices", "two on one"])
+@pytest.mark.parametrize("reach", ["1", "0"], ids=["direct", "through the host"])
+def test_columns_are_one_graph(backend, devices, reach, monkeypatch):
+    monkeypatch.setenv("MINIALEX_PEER_ACCESS", reach)
+    (a, sgd_a), (b, sgd_b) = column_nets(backend, devices)
+    graph = StepGraph(b, sgd_b)
+    for number in range(5):
+        rate = 0.05 / (1 + number // 3)
+        loss = direct(a, sgd_a, feed_columns(a, number), rate, number)
+        graph.step(feed_columns(b, number), rate, number)
+        assert b.loss() == loss
+    assert graph.refusal is None and [len(part) for _, part in graph._graphs.values()] == [len(captured(graph))]
+    for name, array in a.params.host().items():
+        assert_bits_equal(b.params.host()[name], array, name)
+
+
+@emulated
+@pytest.mark.parametrize("mode", ["lazy", "random:1", "random:2"])
+def test_columns_wait_for_each_other_in_a_graph_too(backend, mode):
+    """Work that starts late finds a missing event between streams."""
+    kernels = load_or_skip(backend).kernels
+    (a, sgd_a), (b, sgd_b) = column_nets(backend, (0, 1))
+    graph = StepGraph(b, sgd_b)
+    kernels.extension.configure("streams", mode)
+    try:
+        for number in range(4):
+            direct(a, sgd_a, feed_columns(a, number), 0.05, number)
+            graph.step(feed_columns(b, number), 0.05, number)
+            for place in (1, 0):                                            # the second first: nobody has waited for the first yet
+                own, other = (net.places[place].to_host(net.params.arenas()[place].flat) for net in (b, a))
+                assert_bits_equal(own, other, f"weights of place {place}")
+    finally:
+        kernels.extension.configure("streams", "now")
+
+
+@emulated
+def test_two_steps_of_columns_launch_the_same_kernels_with_the_same_bytes(backend):
+    net, sgd = column_nets(backend, (0, 1), 1)[0]
+    graph, rows = StepGraph(net, sgd), []
+    for number, rate in ((1, 0.01), (2, 0.02)):
+        graph.step(feed_columns(net, number), rate, number)
+        rows += [captured(graph).kernels() for _ in range(2)]
+    assert rows[0] == rows[1] == rows[2] == rows[3]
+
+
 # ---------------------------------------------------------------- where there is none
 def test_the_host_takes_plain_steps():
     ops = load("cpu")
@@ -234,40 +305,30 @@ def test_several_processes_add_their_gradients_between():
 
 
 @emulated
-def test_columns_take_plain_steps(backend):
-    kernels = load_or_skip(backend).kernels
-    layers = [Conv("conv1", 8, kernel=3, std=0.1, columns=2), ReLU("relu1"), Linear("fc1", 4, std=0.1), SoftmaxLoss("loss")]
-    nets = [ColumnNet(layers, INPUT, BATCH, [kernels.on(0), kernels.on(1)], seed=4) for _ in range(2)]
-    sgds = [SGD(net) for net in nets]
-    graph = StepGraph(nets[1], sgds[1])
-    assert "one device" in graph.refusal
-    for number in range(2):
-        for net in nets:
-            for ops, x in zip(net.places, net.inputs(BATCH), strict=True):
-                ops.from_host(np.random.default_rng(number).standard_normal(x.shape).astype(np.float32), out=x)
-        labels = np.arange(BATCH, dtype=np.int32)
-        direct(nets[0], sgds[0], labels, 0.02, number)
-        graph.step(labels, 0.02, number)
-    for name, array in nets[0].params.host().items():
-        assert_bits_equal(nets[1].params.host()[name], array, name)
-
-
-@emulated
-@pytest.mark.parametrize("what", ["allocates", "waits", "copies from the host", "copies to the host", "waits for the device", "records",
-                                  "nests"])
+@pytest.mark.parametrize("what", ["allocates", "waits", "copies from the host", "copies to the host", "waits for the device",
+                                  "waits for an event from before", "leaves a stream alone", "nests"])
 def test_a_capture_refuses_what_cuda_refuses(backend, what):
     ops = load_or_skip(backend)
     kernels, extension, x = ops.kernels, ops.kernels.extension, ops.from_host(np.ones(8, np.float32))
     host = np.ones(8, np.float32)
+    before, fork, other = extension.event_create(0), extension.event_create(0), extension.stream_create(0)
+    extension.event_record(before, other)
+
+    def leave(stream):
+        extension.event_record(fork, stream)
+        extension.stream_wait(other, fork)
+        extension.fill(x.pointer, 0, x.nbytes, other)
     calls = {"allocates": lambda stream: ops.empty((4,)),
              "waits": extension.stream_synchronize,
              "copies from the host": lambda stream: extension.upload(x.pointer, host, host.nbytes, stream),
              "copies to the host": lambda stream: extension.download(host, x.pointer, host.nbytes, stream),
              "waits for the device": lambda stream: extension.device_synchronize(0),
-             "records": lambda stream: extension.event_record(extension.event_create(0), stream),
+             "waits for an event from before": lambda stream: extension.stream_wait(stream, before),
+             "leaves a stream alone": leave,
              "nests": lambda stream: extension.capture(0, calls["waits"])}
-    with pytest.raises(DeviceError, match="graph"):
+    with pytest.raises(DeviceError, match="nobody waits" if what == "leaves a stream alone" else "graph"):
         extension.capture(0, calls[what])
+    extension.stream_destroy(other)
     gc.collect()
     assert len(kernels.capture(lambda: ops.relu_fprop(x.reshape(1, 1, 1, 1, 8), x.reshape(1, 1, 1, 1, 8)))) == 1     # all is well again
 

@@ -1,5 +1,6 @@
 // Captures: operations of a stream that are kept for later, with CUDA's rules of what may not happen meanwhile.
 #include "graphs.h"
+#include <algorithm>
 #include <unordered_map>
 #include "streams.h"
 
@@ -19,18 +20,57 @@ void refuse_while_capturing(const std::shared_ptr<StreamState>& stream, const ch
   MINIALEX_CHECK(DeviceError, !stream->capture, what, ": the stream is capturing a graph, in which nothing is waited for");
 }
 
+namespace {
+
+void add_lane(const std::shared_ptr<GraphState>& graph, const std::shared_ptr<StreamState>& stream) {
+  stream->capture = graph;
+  graph->streams.push_back(stream);
+  graph->done.emplace_back();
+  for (auto& clock : graph->done) clock.resize(graph->streams.size());
+}
+
+}  // namespace
+
 void capture(const std::shared_ptr<StreamState>& stream) {
   refuse_while_capturing(stream, "capture_begin");
-  stream->capture = std::make_shared<GraphState>();
-  stream->capture->device = stream->device;
+  add_lane(std::make_shared<GraphState>(), stream);
   ++captures;
+}
+
+size_t lane_of(const std::shared_ptr<StreamState>& stream) {
+  auto& all = stream->capture->streams;
+  return static_cast<size_t>(std::find(all.begin(), all.end(), stream) - all.begin());
+}
+
+void capture_wait(const std::shared_ptr<StreamState>& stream, const EventState& event) {
+  MINIALEX_CHECK(DeviceError, event.captured, "stream_wait: the stream is capturing a graph, which cannot wait for an event from before");
+  auto graph = event.graph.lock();
+  MINIALEX_CHECK(DeviceError, graph && graph->open, "stream_wait: the event was recorded in a capture that has ended");
+  if (!stream->capture) add_lane(graph, stream);
+  MINIALEX_CHECK(DeviceError, stream->capture == graph, "stream_wait: the event belongs to the capture of another graph");
+  const size_t lane = lane_of(stream);
+  auto& clock = graph->done[lane];
+  for (size_t i = 0; i < event.captured->clock.size(); ++i) clock[i] = std::max(clock[i], event.captured->clock[i]);
+  graph->entries.push_back({Entry::wait, lane, {}, event.captured});
 }
 
 Graph end_capture(const std::shared_ptr<StreamState>& stream) {
   MINIALEX_CHECK(DeviceError, stream->capture, "capture_end: the stream is not capturing");
-  auto graph = std::move(stream->capture);
-  stream->capture = nullptr;
+  auto graph = stream->capture;
+  MINIALEX_CHECK(DeviceError, graph->streams[0] == stream, "capture_end: another stream began this capture");
   --captures;
+  graph->open = false;
+  std::string apart;
+  for (size_t lane = 0; lane < graph->streams.size(); ++lane) {
+    auto& state = graph->streams[lane];
+    state->capture = nullptr;
+    if (graph->done[0][lane] < graph->done[lane][lane]) apart = text("stream ", state->number);
+  }
+  MINIALEX_CHECK(DeviceError, apart.empty(), "capture_end: nobody waits for the work of ", apart, "; the stream that began must, in the end");
+  for (size_t lane = 1; lane < graph->streams.size(); ++lane) {
+    auto kept = graph->streams[lane];
+    graph->streams[lane] = known(add_stream(kept->device), "capture_end");
+  }
   graphs[graph.get()] = graph;
   return graph.get();
 }
@@ -41,7 +81,31 @@ const std::shared_ptr<GraphState>& known(Graph graph, const char* what) {
   return found->second;
 }
 
-void remove_graph(Graph graph) { graphs.erase(graph); }
+void remove_graph(Graph graph) {
+  auto kept = known(graph, "graph_destroy");
+  graphs.erase(graph);
+  for (size_t lane = 1; lane < kept->streams.size(); ++lane) {
+    remove_stream(kept->streams[lane].get());
+    synchronize(kept->streams[lane]);
+  }
+}
+
+// Lane 0 is the stream of the launch, the others begin behind what it was asked before, and end before what it is asked next.
+void launch_graph(const GraphState& graph, const std::shared_ptr<StreamState>& stream) {
+  auto lane = [&](size_t i) -> const std::shared_ptr<StreamState>& { return i ? graph.streams[i] : stream; };
+  EventState border;
+  record(border, stream);
+  for (size_t i = 1; i < graph.streams.size(); ++i) wait_for(lane(i), border);
+  for (const auto& entry : graph.entries) {
+    if (entry.kind == Entry::work) push(lane(entry.lane), Operation(entry.operation));
+    if (entry.kind == Entry::mark) record(*entry.event, lane(entry.lane));
+    if (entry.kind == Entry::wait) wait_for(lane(entry.lane), *entry.event);
+  }
+  for (size_t i = 1; i < graph.streams.size(); ++i) {
+    record(border, lane(i));
+    wait_for(stream, border);
+  }
+}
 
 std::vector<std::pair<std::string, std::string>> graph_kernels(Graph graph) {
   RuntimeGuard guard;
@@ -65,20 +129,21 @@ Graph capture_end(Stream stream) {
 }
 size_t graph_size(Graph graph) {
   RuntimeGuard guard;
-  return known(graph, "graph_size")->operations.size();
+  auto& entries = known(graph, "graph_size")->entries;
+  return static_cast<size_t>(std::count_if(entries.begin(), entries.end(), [](const Entry& entry) { return entry.kind == Entry::work; }));
 }
 void graph_launch(Graph graph, Stream stream) {
   RuntimeGuard guard;
   auto kept = known(graph, "graph_launch");
-  auto& queue = known(stream, "graph_launch");
+  auto queue = known(stream, "graph_launch");
   refuse_while_capturing(queue, "graph_launch");
-  MINIALEX_CHECK(DeviceError, queue->device == kept->device, "graph_launch: the graph was captured on device ", kept->device,
-                 ", the stream belongs to device ", queue->device);
-  for (const auto& operation : kept->operations) push(queue, Operation(operation));
+  const int device = kept->streams[0]->device;
+  MINIALEX_CHECK(DeviceError, queue->device == device, "graph_launch: the graph was captured on device ", device, ", the stream belongs to device ",
+                 queue->device);
+  launch_graph(*kept, queue);
 }
 void graph_destroy(Graph graph) {
   RuntimeGuard guard;
-  known(graph, "graph_destroy");
   remove_graph(graph);
 }
 

@@ -109,7 +109,10 @@ void remove_event(Event event) { events.erase(event); }
 
 void push(const std::shared_ptr<StreamState>& stream, Operation&& operation) {
   if (stream->capture) {
-    stream->capture->operations.push_back(std::move(operation));
+    auto& graph = *stream->capture;
+    const size_t lane = lane_of(stream);
+    ++graph.done[lane][lane];
+    graph.entries.push_back({Entry::work, lane, std::move(operation), nullptr});
     return;
   }
   operation.number = ++stream->issued;
@@ -127,7 +130,14 @@ void push(const std::shared_ptr<StreamState>& stream, Operation&& operation) {
 }
 
 void record(EventState& event, const std::shared_ptr<StreamState>& stream) {
-  refuse_while_capturing(stream, "event_record");
+  event.captured = nullptr;
+  if (auto& graph = stream->capture) {
+    event.captured = std::make_shared<EventState>();
+    event.captured->clock = graph->done[lane_of(stream)];
+    event.graph = graph;
+    graph->entries.push_back({Entry::mark, lane_of(stream), {}, event.captured});
+    return;
+  }
   push(stream, Operation{});
   event.stream = stream;
   event.number = stream->issued;
@@ -135,7 +145,7 @@ void record(EventState& event, const std::shared_ptr<StreamState>& stream) {
 }
 
 void wait_for(const std::shared_ptr<StreamState>& stream, const EventState& event) {
-  refuse_while_capturing(stream, "stream_wait");
+  if (event.captured || stream->capture) return capture_wait(stream, event);
   if (!event.stream) {
     MINIALEX_CHECK(DeviceError, !settings().strict, "stream_wait: the event was never recorded, so nothing would wait; record it first");
     return;
@@ -154,6 +164,7 @@ void synchronize(const std::shared_ptr<StreamState>& stream) {
 }
 
 void synchronize(const EventState& event) {
+  MINIALEX_CHECK(DeviceError, !event.captured, "event_synchronize: the event was recorded in a capture");
   if (!event.stream) return;
   run_until(event.stream, event.number);
   join(host_clock, event.clock);

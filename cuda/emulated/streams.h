@@ -29,22 +29,33 @@ struct StreamState {
   Clock clock;                                     // kept for the checker only, as all clocks
 };
 
-// Operations as they were asked for, and what a test wants to know of each kernel.
+// What a test wants to know of each kernel of a graph.
 struct Node {
-  std::string name, shape;                         // "kernel f", its grid, block and dynamic shared bytes
+  std::string name, shape;                         // grid, block and dynamic shared bytes
   std::string arguments;                           // their very bytes
 };
-struct GraphState {
-  int device;
-  std::vector<Operation> operations;
-  std::vector<Node> kernels;
-};
-
 struct EventState {
   int device;
   std::shared_ptr<StreamState> stream;             // nullptr: never recorded
   uint64_t number = 0;
   Clock clock;
+  std::shared_ptr<EventState> captured;            // recorded in a capture last: the event of the graph that stands for it
+  std::weak_ptr<GraphState> graph;
+};
+
+// What streams were asked for in a capture, in this order.  Streams are lanes, the one that began the capture is lane 0.
+struct Entry {
+  enum { work, mark, wait } kind;
+  size_t lane;
+  Operation operation;                             // of work
+  std::shared_ptr<EventState> event;               // of marks and waits
+};
+struct GraphState {
+  std::vector<Entry> entries;
+  std::vector<Node> kernels;
+  std::vector<std::shared_ptr<StreamState>> streams;       // of each lane: while capturing those of the program, then hidden ones
+  std::vector<Clock> done;                         // by lane: how much work of each lane is behind what it does next
+  bool open = true;
 };
 
 // The state behind a handle; DeviceError for the default stream (nullptr) and for handles that were destroyed.
@@ -63,6 +74,8 @@ void synchronize(const EventState& event);
 void synchronize_device(int device);
 
 void capture(const std::shared_ptr<StreamState>& stream);
+size_t lane_of(const std::shared_ptr<StreamState>& stream);                                 // in the graph it is captured into
+void capture_wait(const std::shared_ptr<StreamState>& stream, const EventState& event);     // joins the capture of the event, if it is in none
 Graph end_capture(const std::shared_ptr<StreamState>& stream);
 const std::shared_ptr<GraphState>& known(Graph graph, const char* what);
 void remove_graph(Graph graph);
