@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 
+import launches
 import numpy as np
 import pytest
 from conftest import compiled_backends, load_or_skip
@@ -180,6 +181,17 @@ def test_fprop_in_between_changes_nothing(backend):
         direct(a, sgd_a, feed(a, number), 0.02, number)
         graph.step(feed(b, number), 0.02, number)
         assert a.fprop(feed(a, 9, 2)) == b.fprop(feed(b, 9, 2))
+
+
+# ---------------------------------------------------------------- how many launches a step has
+@emulated
+@pytest.mark.parametrize("precision, most", [("float32", 68), ("bf16", 60)])
+def test_a_step_has_no_more_launches_than_it_had(backend, precision, most):
+    """Of the paper's shape at an eighth of the width; a fusion lowers the numbers here.  `python tests/launches.py` lists them."""
+    load_or_skip(backend)
+    found = launches.launches(launches.step("tiny", 32, precision))
+    assert len(found["update"]) == 1 and 30 <= sum(map(len, found.values())) <= most
+    assert [sum("loss" in name for name in found[part]) for part in ("fprop", "bprop")] == [1, 1]
 
 
 # ---------------------------------------------------------------- columns on devices of their own
