@@ -25,6 +25,7 @@ from proofs import Weights
 
 from minialex.backends.signatures import OPS
 from minialex.column_net import ColumnNet
+from minialex.graph import StepGraph
 from minialex.net import Net
 from minialex.nets import recipe as recipe_of
 from minialex.optim import SGD
@@ -217,10 +218,8 @@ def two_devices_net(module, library, mode: dict, **options) -> ColumnNet:
 
 def passes(net: ColumnNet, backward: bool) -> None:
     """Three passes in which the host never waits: no loss is read, and no memory given back, which waits for its device."""
-    kept = []
     for _ in range(3):
         net.fprop(None)
-        kept.append(net._labels)
         if backward:
             net.bprop()
 
@@ -232,6 +231,34 @@ def test_no_finding_in_steps_on_two_devices(library, module, mode, overlap):
     net = two_devices_net(module, library, mode)
     net.exchange.overlap = overlap
     assert np.isfinite(two_devices.train(net, 2)).all()
+
+
+def graph_steps(graph, count):
+    for step in range(count):
+        for ops, x in zip(graph.net.places, graph.net.inputs(2), strict=True):
+            ops.from_host(np.full(x.shape, step, np.float32), out=x)
+        graph.step(np.array([0, 1], np.int32), 0.01, step)
+
+
+@pytest.mark.parametrize("mode", [*MODES, dict(order="forward", streams="random:5")], ids=lambda mode: "-".join(mode.values()))
+def test_no_finding_in_a_graph_of_two_devices(library, module, mode):
+    """What forks from one stream and joins it again is ordered behind what comes before and before what comes behind."""
+    net = two_devices_net(module, library, mode)
+    graph = StepGraph(net, SGD(net))
+    graph_steps(graph, 4)
+    assert graph.refusal is None and np.isfinite(net.loss())
+    for place in net.places:
+        place.finish()
+
+
+@pytest.mark.parametrize("what", ["_fork", "_join"])
+def test_a_graph_that_waits_for_nobody_is_a_finding(library, module, what):
+    net = two_devices_net(module, library, dict(order="forward", streams="now"))
+    graph = StepGraph(net, SGD(net))
+    graph_steps(graph, 2)
+    setattr(graph, what, lambda stream: None)
+    with pytest.raises(DeviceError, match=r"race|not ordered|another stream"):
+        graph_steps(graph, 3)
 
 
 @pytest.mark.parametrize("what", ["ready", "arrived", "free"])
