@@ -9,6 +9,7 @@ is copied when they change.  All other memory was planned before: nothing is all
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -28,13 +29,16 @@ class StepGraph:
     the loss before weights change calls `fprop` and `learn`, a graph each.
 
     What is done for the first time is launched kernel by kernel, which plans workspaces; the second time it is captured.  `refusal` is
-    None, or says why kernels are always launched one by one.  `exchange(arena, zero=idle)` adds the gradients of several processes.
+    None, or says why kernels are always launched one by one (MINIALEX_GRAPH=0 asks for it).  `exchange(arena, zero=idle)` adds the
+    gradients of several processes.
     """
 
     def __init__(self, net: Net | ColumnNet, sgd: SGD, exchange: Callable[..., None] | None = None):
         self.net, self.sgd, self.exchange, self.refusal = net, sgd, exchange, None
         if not hasattr(net.ops, "kernels"):
             self.refusal = "the host has no graphs"
+        elif os.environ.get("MINIALEX_GRAPH") == "0":
+            self.refusal = "MINIALEX_GRAPH is 0"
         elif exchange is not None:
             self.refusal = "processes add their gradients between bprop and the update"
         else:

@@ -294,6 +294,14 @@ def test_a_device_that_refuses_to_capture_takes_plain_steps(backend, monkeypatch
     assert_bits_equal(ops.to_host(b.params.flat), ops.to_host(a.params.flat), "weights")
 
 
+@on_each
+def test_graphs_can_be_switched_off(backend, monkeypatch):
+    monkeypatch.setenv("MINIALEX_GRAPH", "0")
+    assert "MINIALEX_GRAPH" in StepGraph(*new(load_or_skip(backend))).refusal
+    monkeypatch.setenv("MINIALEX_GRAPH", "1")
+    assert StepGraph(*new(load_or_skip(backend))).refusal is None
+
+
 def test_several_processes_add_their_gradients_between():
     """One of two that learn from half of a batch each, and one that has no image in this step."""
     ops = load("cpu")
