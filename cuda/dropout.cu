@@ -47,7 +47,8 @@ __global__ void __launch_bounds__(THREADS) dropout_direct(const float* x, float*
 
 // A block stays in one image of one column, so that a thread divides once.  Four channels that begin at a multiple of 4 are the
 // four words of one call.  No __restrict__: y may be x.
-__global__ void __launch_bounds__(THREADS) dropout_vector(const float* x, float* y, DropoutDims dims, Mask mask, const int32_t* dial, int blocks) {
+__global__ void __launch_bounds__(THREADS) dropout_vector(const float* x, float* y, DropoutDims dims, Mask mask,
+                                                          const int32_t* dial, int blocks) {
   const int row = blockIdx.x / blocks;                 // g * N + image
   const int quads = dims.C / 4, quad = (blockIdx.x - row * blocks) * THREADS + threadIdx.x;
   if (quad >= dims.H * dims.W * quads) return;

@@ -72,8 +72,8 @@ template <int PER> void launch(const SGDUpdate& c, Stream stream) {
     for (int s = done; s < c.dims.segments && s < done + SEGMENTS; ++s) {
       const Segment& segment = c.segments[s];
       if (segment.stop <= segment.start) continue;
-      pieces.piece[pieces.count++] = {segment.start, segment.stop, narrow(blocks, "the number of blocks"), c.rates ? 0 : float(segment.rate),
-                                      c.rates ? 0 : float(segment.decay * segment.rate), s};
+      const float rate = c.rates ? 0.f : float(segment.rate), shrink = c.rates ? 0.f : float(segment.decay * segment.rate);
+      pieces.piece[pieces.count++] = {segment.start, segment.stop, narrow(blocks, "the number of blocks"), rate, shrink, s};
       blocks += ceil_div(segment.stop, RUN) - segment.start / RUN;
     }
     if (blocks > 0)

@@ -13,7 +13,8 @@ thread_local int captures = 0;                     // that the calling thread ha
 }  // namespace
 
 void refuse_while_capturing(const char* what) {
-  MINIALEX_CHECK(DeviceError, !captures, what, ": this thread is capturing a graph, in which nothing is allocated or waited for; do it before");
+  MINIALEX_CHECK(DeviceError, !captures, what,
+                 ": this thread is capturing a graph, in which nothing is allocated or waited for; do it before");
 }
 
 void refuse_while_capturing(const std::shared_ptr<StreamState>& stream, const char* what) {
@@ -66,7 +67,8 @@ Graph end_capture(const std::shared_ptr<StreamState>& stream) {
     state->capture = nullptr;
     if (graph->done[0][lane] < graph->done[lane][lane]) apart = text("stream ", state->number);
   }
-  MINIALEX_CHECK(DeviceError, apart.empty(), "capture_end: nobody waits for the work of ", apart, "; the stream that began must, in the end");
+  MINIALEX_CHECK(DeviceError, apart.empty(), "capture_end: nobody waits for the work of ", apart,
+                 "; the stream that began must, in the end");
   for (size_t lane = 1; lane < graph->streams.size(); ++lane) {
     auto kept = graph->streams[lane];
     graph->streams[lane] = known(add_stream(kept->device), "capture_end");
@@ -138,8 +140,8 @@ void graph_launch(Graph graph, Stream stream) {
   auto queue = known(stream, "graph_launch");
   refuse_while_capturing(queue, "graph_launch");
   const int device = kept->streams[0]->device;
-  MINIALEX_CHECK(DeviceError, queue->device == device, "graph_launch: the graph was captured on device ", device, ", the stream belongs to device ",
-                 queue->device);
+  MINIALEX_CHECK(DeviceError, queue->device == device, "graph_launch: the graph was captured on device ", device,
+                 ", the stream belongs to device ", queue->device);
   launch_graph(*kept, queue);
 }
 void graph_destroy(Graph graph) {

@@ -250,8 +250,8 @@ void copy(void* to, const void* from, size_t bytes, Stream stream) {
   auto& queue = known(stream, "copy");
   if (!bytes) return;
   const bool pageable = (owner_of(to) < 0 && !is_pinned(to, bytes)) || (owner_of(from) < 0 && !is_pinned(from, bytes));
-  MINIALEX_CHECK(DeviceError, !queue->capture || !pageable, "copy: with pageable host memory in a graph, which would be looked at again at ",
-                 "each launch; copy before the capture");
+  MINIALEX_CHECK(DeviceError, !queue->capture || !pageable, "copy: with pageable host memory in a graph, ",
+                 "which would be looked at again at each launch; copy before the capture");
   check_range(to, bytes, "copy, destination");
   check_range(from, bytes, "copy, source");
   int to_device = owner_of(to), from_device = owner_of(from);

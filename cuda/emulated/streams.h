@@ -75,7 +75,7 @@ void synchronize_device(int device);
 
 void capture(const std::shared_ptr<StreamState>& stream);
 size_t lane_of(const std::shared_ptr<StreamState>& stream);                                 // in the graph it is captured into
-void capture_wait(const std::shared_ptr<StreamState>& stream, const EventState& event);     // joins the capture of the event, if it is in none
+void capture_wait(const std::shared_ptr<StreamState>& stream, const EventState& event);     // joins the capture, if in none
 Graph end_capture(const std::shared_ptr<StreamState>& stream);
 const std::shared_ptr<GraphState>& known(Graph graph, const char* what);
 void remove_graph(Graph graph);
