@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from proofs import Weights, killed_by, prove, prove_adjoint, prove_gradients
 
+from minialex.backends.cpu import winograd
 from minialex.layers import Conv
 from minialex.spec import DTypeError, LayoutError, Shape, ShapeError
 from minialex.testing import assert_bits_equal, assert_exact, assert_within, call, cases, mutants, refused, zero_mean_bound
@@ -17,6 +18,14 @@ from minialex.testing.mutants_weights import BASES
 from minialex.testing.onhost import OnHost
 
 CONV = Weights("conv")
+
+
+@pytest.fixture(autouse=True)
+def direct_form(monkeypatch):
+    """Of the cpu backend's two forms the direct one, for every shape; tests/test_winograd.py proves the other, whose bound is another."""
+    monkeypatch.setattr(winograd, "enabled", False)
+
+
 OPS = ("conv_fprop", "conv_relu_fprop", "conv_dgrad", "conv_wgrad")
 SMALL, TINY, BIG = cases.small(cases.CONV), cases.tiny(cases.CONV), [case for case in cases.CONV if case.big]
 

@@ -90,7 +90,7 @@ def test_ranges_are_whole_and_few():
     for N in (*range(1, 70), 128, 256, 1000):
         ranges = cpu.image_ranges(N)
         blocks = [block for one in ranges for block in one]
-        assert len(ranges) <= 18 and all(0 < stop - start <= 4 for start, stop in blocks)
+        assert len(ranges) <= 18 and all(0 < stop - start <= (4 if N < 32 else 8) for start, stop in blocks)
         assert [start for start, _ in blocks] == [0, *(stop for _, stop in blocks[:-1])] and blocks[-1][1] == N
     sizes = [one[-1][1] - one[0][0] for one in cpu.image_ranges(128)]
     assert sizes == [8] * 14 + [4] * 4                      # enough for 16 processors, and small ones last

@@ -17,12 +17,12 @@ from .clocks import CudaClock, HostClock, clock_of
 from .rows import Row, rows
 
 
-def variants_of(ops, op: str) -> tuple[tuple[str | None, str], ...]:
+def variants_of(ops, row: Row) -> tuple[tuple[str | None, str], ...]:
     """(variant, precision) of each row of an op's table; backends without tables have one nameless way."""
     kernels = getattr(ops, "kernels", None)
     if kernels is None:
-        return ((None, "float32"),)
-    return tuple((name, kernels.precision_of(op, name)) for name in kernels.variants(op))
+        return ((None, row.precision(ops)),)
+    return tuple((name, kernels.precision_of(row.op, name)) for name in kernels.variants(row.op))
 
 
 class Line:
@@ -78,7 +78,7 @@ HEAD = (f"{'layer':<8}{'op':<20}{'variant':<16}{'cold ms':>10}{'warm ms':>10}{'m
 
 def _lines(ops, name: str, batch: int) -> Iterator[Line]:
     for row in rows(name, batch):
-        for variant, precision in variants_of(ops, row.op):
+        for variant, precision in variants_of(ops, row):
             yield Line(row, variant, precision)
 
 

@@ -12,11 +12,11 @@ from ..layers import LRN, AvgPool, Conv, Dropout, Layer, Linear, Local, MaxPool,
 from ..nets import recipe as recipe_of
 from ..nets.recipe import Recipe
 from ..spec import Shape
+from ..testing.op_bounds import ROUNDED, precision_without_variants
 
 PARAMETERS = ("w", "b", "dw", "db")       # no batch of images, whatever their rank
 CHECKED = 3                 # images of the comparison; sums over the batch are compared on as many
 ULP = float(np.finfo(np.float32).eps)
-UNIT = {"float32": 0.0, "tf32": 2.0 ** -11, "bf16": 2.0 ** -8}     # largest relative error of rounding to it
 
 
 @dataclass
@@ -56,11 +56,16 @@ class Row:
         got = self.run(ops, CHECKED, variant=variant)
         want, absolute = (self._composed(ops), {}) if self.own_y else self._truth(oracle)
         for name, value in got.items():
-            bound = (4 * ULP + 2.02 * UNIT[precision]) * absolute[name] if self.linear else 64 * ULP * np.abs(want[name]).max()
+            bound = (4 * ULP + 2.02 * ROUNDED[precision]) * absolute[name] if self.linear else 64 * ULP * np.abs(want[name]).max()
             excess = np.abs(value - want[name]) - bound
             if not (excess <= 0).all():
                 return f"{name} is beyond its bound by up to {np.nanmax(excess):.3g}"
         return None
+
+    def precision(self, ops) -> str:
+        """Of the op on a backend that has one nameless way for it."""
+        outputs = {name: np.empty(shape, np.float32) for name, shape in self.outputs.items()}
+        return precision_without_variants(ops, self.op, {**self.inputs, **outputs}, self.constants)
 
     def _truth(self, oracle) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Outputs of the float64 oracle, and for linear ops those of the absolute values; the same for all variants."""

@@ -89,7 +89,8 @@ class Watched:
         composed = _one_after_the_other(self._ops, op, arrays, options) if op.startswith("lrn_maxpool") else None
         ran = self._run(op, function, given)
         want = composed or op_bounds.run(reference, op, before, options)
-        precision = self._kernels.precision_of(op, ran) if ran else "float32"
+        precision = (self._kernels.precision_of(op, ran) if ran else
+                     op_bounds.precision_without_variants(self._ops, op, arrays, options))
         bound = dict.fromkeys(want, 0.0) if composed else op_bounds.allowed(reference, op, before, options, want, "float32", precision)
         error = max(worst(self._ops.to_host(arrays[name]), want[name], bound[name]) for name in want)
         self.bounds |= {name: np.broadcast_to(bound[name], want[name].shape) for name in want}

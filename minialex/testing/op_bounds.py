@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from ..backends import checks, cpu
+from ..backends.cpu import winograd
 from . import cases, unweighted
 from .compare import eps
 
 OUTPUTS = {"fprop": ("y",), "bprop": ("dx",), "dgrad": ("dx",), "wgrad": ("dw", "db"), "test": ("y",)}
 WEIGHTED = ("conv", "conv_relu", "local", "linear")
-ROUNDED = {"float32": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}         # relative error of an operand of a product
+SEVEN_POINTS = "seven points"                                         # what the cpu backend's form of some convolutions is called here
+# Relative error of an operand of a product; seven points are as exact as if they were rounded so (tests/test_winograd.py).
+ROUNDED = {"float32": 0.0, SEVEN_POINTS: 2.0**-17, "tf32": 2.0**-11, "bf16": 2.0**-8}
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -48,12 +52,24 @@ def run(oracle: ModuleType, op: str, arrays: Arrays, options: Mapping[str, Any])
     return out
 
 
+def precision_without_variants(ops: ModuleType, op: str, arrays: Arrays, options: Mapping[str, Any]) -> str:
+    """Of a call to a backend that has no tables: the cpu backend chooses a form of convolution by its shapes."""
+    if ops is not cpu or not op.startswith("conv"):
+        return "float32"
+    names = {"x": ("x", "dx"), "y": ("y", "dy"), "w": ("w", "dw"), "b": ("b", "db")}
+    given = {name: next((arrays[key] for key in keys if key in arrays), None) for name, keys in names.items()}
+    if given["b"] is None:
+        given["b"] = np.empty(len(given["w"]), given["w"].dtype)
+    d = checks.conv(op, **given, **options, outputs=())
+    return SEVEN_POINTS if (winograd.suits_dgrad if op.endswith("dgrad") else winograd.suits)(d) else "float32"
+
+
 def allowed(oracle: ModuleType, op: str, arrays: Arrays, options: Mapping[str, Any], want: Arrays, dtype: str,
             precision: str) -> dict[str, Any]:
     """For each output the largest error of a float32 (`dtype`) op whose products have operands in `precision`."""
     stem = op.rpartition("_")[0]
     if stem in WEIGHTED:
-        return _weighted(oracle, op, arrays, options, dtype, ROUNDED[precision])
+        return _weighted(oracle, op, arrays, options, dtype, precision)
     if stem == "dropout":
         return {name: 2 * eps(dtype) * np.abs(value) for name, value in want.items()}
     if stem == "loss":
@@ -65,10 +81,11 @@ def allowed(oracle: ModuleType, op: str, arrays: Arrays, options: Mapping[str, A
     return {"dx": unweighted.bprop_bound(oracle, stem, case, x, y, wide["dy"], dtype, chosen)}
 
 
-def _weighted(oracle, op, arrays, options, dtype, rounded) -> dict[str, np.ndarray]:
+def _weighted(oracle, op, arrays, options, dtype, precision) -> dict[str, np.ndarray]:
     """4 eps op(|x|, |w|) for float32.  Operands rounded by at most r add 2 r op(|x|, |w|) in the worst case; as their errors are
-    independent, more than 5 r sqrt(op(x^2, w^2)), six standard deviations, does not happen."""
-    linear = op.replace("conv_relu", "conv")
+    independent, more than 5 r sqrt(op(x^2, w^2)), six standard deviations, does not happen.  At seven points an output has the errors
+    of its whole tile, so the largest sum of its image and map counts."""
+    linear, rounded = op.replace("conv_relu", "conv"), ROUNDED[precision]
 
     def of(function):
         given = {name: function(a.astype(np.float64)) for name, a in inputs(op, arrays).items()}
@@ -78,6 +95,9 @@ def _weighted(oracle, op, arrays, options, dtype, rounded) -> dict[str, np.ndarr
     bound = {name: 4 * eps(dtype) * value for name, value in absolute.items()}
     if rounded:
         squares = of(np.square)
+        if precision == SEVEN_POINTS:
+            absolute, squares = ({name: a.max((2, 3), keepdims=True) if a.ndim == 5 else a for name, a in sums.items()}
+                                 for sums in (absolute, squares))
         for name in bound:
             bound[name] = bound[name] + np.minimum(2.01 * rounded * absolute[name], 5 * rounded * np.sqrt(squares[name]))
     return bound

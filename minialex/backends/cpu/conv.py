@@ -90,7 +90,7 @@ def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pa
 
 def _dgrad(dy, w, dx, d: ConvDims, one) -> None:
     """Each part into its place of dx; what a further output column adds is first summed by itself."""
-    if winograd.suits(d):
+    if winograd.suits_dgrad(d):
         winograd.dgrad(dy, w, dx, d)
         return
     Kg, Cx = d.K // (d.Gy if d.groups == 1 else d.groups), d.C // d.Gx

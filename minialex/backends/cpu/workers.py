@@ -26,7 +26,8 @@ from ...spec import MiniAlexError, ShapeError
 from .. import checks
 
 RANGES = 16                 # partial gradients are kept for about so many ranges of images
-BLOCK = 4                   # images that one worker carries through the layers together
+BLOCK = 8                   # images that one worker carries through the layers together,
+FEW = 32                    # half as many of a batch below so many
 REDUCE = 65536              # columns of partial sums that are added at a time
 
 
@@ -56,6 +57,7 @@ class _Thread(threading.local):
 
     slot = 0
     inside = False
+    job: _Job | None = None
 
     def __init__(self) -> None:
         self.arrays: dict = {}
@@ -122,10 +124,12 @@ class _Job:
         self.function, self.items, self.next = function, iter(items), threading.Lock()
         self.error: BaseException | None = None
         self.done: SimpleQueue = SimpleQueue()
+        self.kept: dict = {}
+        self.keeping = threading.Lock()
 
     def run(self, slot: int) -> None:
-        before = _thread.slot, _thread.inside
-        _thread.slot, _thread.inside = slot, True
+        before = _thread.slot, _thread.inside, _thread.job
+        _thread.slot, _thread.inside, _thread.job = slot, True, self
         try:
             while self.error is None:
                 with self.next:
@@ -136,7 +140,45 @@ class _Job:
         except BaseException as error:
             self.error = self.error or error
         finally:
-            _thread.slot, _thread.inside = before
+            _thread.slot, _thread.inside, _thread.job = before
+
+    def keep(self, key, shape: tuple[int, ...], dtype, make: Callable[[np.ndarray], None]) -> np.ndarray:
+        with self.keeping:
+            entry = self.kept.get(key)
+            if entry is None:
+                entry = self.kept[key] = (threading.Lock(), _spare_array(shape, dtype), [])
+        lock, array, made = entry
+        with lock:
+            if not made:
+                make(array)
+                made.append(True)
+        return array
+
+    def give_back(self) -> None:
+        """Its arrays serve later jobs."""
+        for _, array, _ in self.kept.values():
+            _spare.setdefault((array.shape, array.dtype), []).append(array)
+        self.kept.clear()
+
+
+_spare: dict[tuple, list[np.ndarray]] = {}
+
+
+def _spare_array(shape: tuple[int, ...], dtype) -> np.ndarray:
+    try:
+        return _spare[shape, np.dtype(dtype)].pop()
+    except (KeyError, IndexError):
+        return np.empty(shape, dtype)
+
+
+def per_job(key, shape: tuple[int, ...], dtype, make: Callable[[np.ndarray], None]) -> np.ndarray:
+    """An array that make(array) fills once for all items of the job at hand, on whichever worker comes first; at each call outside of
+    one.  What it is made from must not change during the job: weights do not, since a job that reads them writes gradients alone."""
+    if _thread.job is not None:
+        return _thread.job.keep(key, shape, dtype, make)
+    array = scratch("per job", shape, dtype)
+    make(array)
+    return array
 
 
 def _processors() -> int:
@@ -217,13 +259,16 @@ def _run(function: Callable, items: Sequence, wait: bool) -> None:
             function(_thread.slot, item)
         return
     job = _Job(function, items)
-    if not pool.busy.acquire(blocking=wait):            # another thread's job has the workers: do it alone
-        job.run(_thread.slot)
-    else:
-        try:
-            pool.run(job, min(pool.count, len(items)) - 1)
-        finally:
-            pool.busy.release()
+    try:
+        if not pool.busy.acquire(blocking=wait):        # another thread's job has the workers: do it alone
+            job.run(_thread.slot)
+        else:
+            try:
+                pool.run(job, min(pool.count, len(items)) - 1)
+            finally:
+                pool.busy.release()
+    finally:
+        job.give_back()
     if job.error is not None:
         raise job.error
 
@@ -239,22 +284,23 @@ def parallel(function: Callable, items: Iterable) -> None:
 
 @lru_cache(maxsize=256)
 def image_ranges(N: int) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """N images as ranges of blocks (start, stop) of at most 4 images: a function of N alone.
+    """N images as ranges of blocks (start, stop) of at most 8 images, 4 of small batches: a function of N alone.
 
     About 16 ranges, the last two of them halved: who comes last to the pile waits for a small piece.
     """
     if N < 1:
         raise ShapeError(f"image_ranges: {N} images; at least one is needed")
-    size = -(-N // (RANGES * BLOCK)) * BLOCK
+    most = BLOCK if N >= FEW else BLOCK // 2
+    size = -(-N // (RANGES * most)) * most
     halved = max(0, -(-N // size) - 2) * size if 4 * size <= N else N
     starts = [*range(0, halved, size), *range(halved, N, size // 2)]
-    return tuple(tuple((block, min(block + BLOCK, stop)) for block in range(start, stop, BLOCK))
+    return tuple(tuple((block, min(block + most, stop)) for block in range(start, stop, most))
                  for start, stop in pairwise([*starts, N]))
 
 
 def over_images(function: Callable[[int, int], None], N: int, work: int) -> None:
     """function(start, stop) over N images: all at once inside a worker or where `work` (elements) is small, else by blocks."""
-    if _thread.inside or work < 1 << 16 or N <= BLOCK:
+    if _thread.inside or work < 1 << 16 or N <= BLOCK // 2:
         function(0, N)
     else:
         _run(lambda slot, blocks: [function(start, stop) for start, stop in blocks], image_ranges(N), wait=False)
