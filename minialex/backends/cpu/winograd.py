@@ -28,7 +28,7 @@ from .workers import per_job, scratch, zeroed
 
 POINTS = tuple(Fraction(*p) for p in ((1, 3), (-1, 3), (6, 7), (-6, 7), (7, 4), (-7, 4)))       # and infinity
 EXTENT = len(POINTS) + 1                    # of a tile of inputs
-WORK = 2_000_000                            # elements of tiles in work at a time: inputs and products
+WORK = 1_100_000                            # elements of tiles in work at a time: inputs and products
 GAIN = 1.25                                 # so many times fewer multiply-adds, or it is not worth the copying
 enabled = os.environ.get("MINIALEX_WINOGRAD") != "0"        # False: always the direct form
 
