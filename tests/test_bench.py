@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from minialex.bench.measure import Contender, paired_ratio, take_turns
 from minialex.bench.ops import bench_ops
 from minialex.bench.plain import Plain, channels_first
 from minialex.bench.rows import rows
-from minialex.layers import LRN, Conv, Dropout, Linear, MaxPool, ReLU, Sigmoid, SoftmaxLoss
+from minialex.layers import LRN, Conv, Dropout, Linear, Local, MaxPool, ReLU, Sigmoid, SoftmaxLoss, SpatialNorm
 from minialex.net import Net
+from minialex.nets import recipe as recipe_of
 from minialex.optim import SGD
 from minialex.spec import MiniAlexError, Shape
 from minialex.testing import assert_within
@@ -77,6 +79,43 @@ def test_torch_computes_the_same_gradient(which, seed):
     got = [parameter.grad.numpy() for parameter in peer.model.parameters()]
     net.params.flat[...] = net.grads.flat                       # so that channels_first turns gradients
     compare({name: got[2 * i:2 * i + 2] for i, name in enumerate(("conv1", "conv2", "fc3", "fc4"))}, layers, net)
+
+
+def sharpened(recipe, seed: int) -> tuple[list, Net, np.ndarray, np.ndarray]:
+    """A recipe's network whose first losses depend on all of it: weights and norms that are not small, as the recipe's are."""
+    changes = {Conv: dict(std=0.1), Local: dict(std=0.1), Linear: dict(std=0.1), LRN: dict(alpha=2.0), SpatialNorm: dict(alpha=0.2)}
+    layers = [replace(layer, **changes.get(type(layer), {})) for layer in recipe.build(recipe.classes)]
+    net = Net(layers, recipe.input, 4, backends.load("cpu"), seed=3)
+    random = np.random.default_rng(seed)
+    net.input()[...] = random.standard_normal(net.input().shape)
+    return layers, net, random.integers(0, recipe.classes, 4).astype(np.int32), np.ascontiguousarray(net.input()[0].transpose(0, 3, 1, 2))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: its peer cannot be compared")
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("name", ["cifar18", "cifar13", "cifar11"])
+def test_torch_takes_the_same_steps_of_the_networks_of_cifar(name, which, seed):
+    """Average pools with clipped windows, norms of both kinds, local layers, and rates and decays by layer."""
+    from minialex.bench.torch_peer import ON_CPU, TorchPeer
+    recipe = recipe_of(name)
+    layers, net, labels, x = sharpened(recipe, seed)
+    peer = TorchPeer(net, layers, x, form=ON_CPU[which], threads=1, rate=0.01, momentum=recipe.momentum, decay=0.1)
+    sgd, before, losses = SGD(net, momentum=recipe.momentum, decay=0.1), net.params.flat.copy(), []
+    for _ in range(3):
+        losses.append(net.fprop(labels, training=True))
+        net.bprop()
+        sgd.step(0.01)
+    assert_within(np.array([peer.step(labels) for _ in range(3)]), np.array(losses), 1e-4 * max(losses), "losses")
+    assert max(losses) - min(losses) > 0.01 and np.abs(net.params.flat - before).max() > 0.01
+    got = [parameter.detach().numpy() for parameter in peer.model.parameters()]
+    for i, (key, both) in enumerate(channels_first(net, layers).items()):
+        for part, want, value in zip("wb", both, got[2 * i:2 * i + 2], strict=True):
+            assert_within(value, want, 1e-4 * np.abs(want).max(), f"{key}.{part}")
+
+
+def test_the_numpy_peer_steps_aside_where_it_lacks_a_layer():
+    from minialex.bench.plain import unknown
+    assert unknown(recipe_of("paper").build(10)) is None and type(unknown(recipe_of("cifar18").build(10))) is SpatialNorm
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: its peers cannot be compared")

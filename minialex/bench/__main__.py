@@ -69,8 +69,8 @@ def parser() -> Parser:
     result.add_argument("--peer", default="plain", choices=("none", "plain", "torch"),
                         help="compare with the plain NumPy version (`step` on the CPU alone), or with PyTorch on the same device "
                         "(default: plain)")
-    result.add_argument("--best", action="store_true", help="with --peer torch on a GPU: also PyTorch's strongest forms of "
-                        "the whole step, compiled and as one CUDA graph, minutes each (default: eager forms)")
+    result.add_argument("--best", action="store_true", help="with --peer torch: also PyTorch's strongest forms of the whole step, "
+                        "compiled, and on a GPU as one CUDA graph, minutes each (default: eager forms)")
     result.add_argument("--verify-only", action="store_true",
                         help="`ops`: compare every variant with the oracle, time nothing (default: both)")
     result.add_argument("--malloc", default="tuned", choices=("tuned", "default"),

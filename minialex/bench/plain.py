@@ -7,27 +7,33 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..layers import LRN, Conv, Dropout, Layer, Linear, MaxPool, ReLU, SoftmaxLoss
+from ..layers import LRN, Conv, Dropout, Layer, Linear, Local, MaxPool, ReLU, SoftmaxLoss
 from ..net import Net
 from ..spec import MiniAlexError, Shape, pair
 
 KNOWN = (Conv, ReLU, LRN, MaxPool, Dropout, Linear, SoftmaxLoss)
 
 
-def refuse_unknown(layers: list[Layer]) -> None:
-    """Raises MiniAlexError for a layer that the peers do not have."""
-    for layer in layers:
-        if type(layer) not in KNOWN or (isinstance(layer, Linear) and layer.groups > 1):
-            raise MiniAlexError(f"bench: no peer has {layer.name} ({type(layer).__name__}); use --recipe paper, or --peer none")
+def unknown(layers: list[Layer], known: tuple[type[Layer], ...] = KNOWN) -> Layer | None:
+    """The first layer that a peer of these layers does not have."""
+    return next((layer for layer in layers if type(layer) not in known or (isinstance(layer, Linear) and layer.groups > 1)), None)
+
+
+def refuse_unknown(layers: list[Layer], known: tuple[type[Layer], ...] = KNOWN) -> None:
+    """Raises MiniAlexError for a layer that the peer does not have."""
+    if layer := unknown(layers, known):
+        raise MiniAlexError(f"bench: no peer has {layer.name} ({type(layer).__name__}); use --recipe paper, or --peer none")
 
 
 def channels_first(net: Net, layers: list[Layer]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Copies of a Net's weights and biases as (K, C, R, S) and (K, C*H*W): the layout of the peers."""
+    """Copies of a Net's weights and biases as (K, C, R, S), of local layers (P, Q, K, C, R, S), and (K, C*H*W): the layout of the peers."""
     result, x = {}, net.shapes[0]
     for layer in layers:
         if isinstance(layer, (Conv, Linear)):
             w, b = (net.ops.to_host(net.params[layer.name, which]) for which in ("w", "b"))
-            if isinstance(layer, Conv):
+            if isinstance(layer, Local):
+                w = w.transpose(0, 1, 2, 5, 3, 4)
+            elif isinstance(layer, Conv):
                 w = w.transpose(0, 3, 1, 2)
             else:
                 w = w.reshape(layer.K, x.columns, x.H, x.W, x.C).transpose(0, 1, 4, 2, 3).reshape(layer.K, -1)

@@ -70,7 +70,10 @@ def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], 
             result.append(Contender(form.name, note, lambda peer=peer: peer.step(labels)))
     if "plain" in peers:
         from ..backends.cpu.workers import set_blas_threads
-        from .plain import Plain
+        from .plain import Plain, unknown
+        if "torch" in peers and (lacking := unknown(layers)):
+            print(f"plain numpy takes no part: it has no {type(lacking).__name__}")
+            return result
         plain = Plain(net, layers, **constants)
 
         def plain_step() -> None:
