@@ -71,6 +71,8 @@ def parser() -> Parser:
                         "(default: plain)")
     result.add_argument("--best", action="store_true", help="with --peer torch: also PyTorch's strongest forms of the whole step, "
                         "compiled, and on a GPU as one CUDA graph, minutes each (default: eager forms)")
+    result.add_argument("--only", default="", metavar="WORD", help="`step`: of MiniAlex's precisions on a GPU and PyTorch's forms those "
+                        "with this word in name or note, such as bf16 (default: all)")
     result.add_argument("--verify-only", action="store_true",
                         help="`ops`: compare every variant with the oracle, time nothing (default: both)")
     result.add_argument("--malloc", default="tuned", choices=("tuned", "default"),
@@ -134,7 +136,7 @@ def _run(args, given: list[str]) -> int:
           f"commit {(where['commit'] or 'none')[:12]}, " + ", ".join(f"{name} {version}" for name, version in where["versions"].items()))
     if args.what == "step":
         from .steps import bench_steps
-        tables = bench_steps(args.recipe, ops, args.device, batches, peers, args.rounds, best=args.best)
+        tables = bench_steps(args.recipe, ops, args.device, batches, peers, args.rounds, best=args.best, only=args.only)
     elif args.what == "ops":
         from .ops import bench_ops
         tables, failed = bench_ops(args.recipe, ops, batches, args.rounds, backend=backend, peer="torch" in peers,

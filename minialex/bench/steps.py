@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..backends.compiled import PRECISIONS
+from ..graph import StepGraph
 from ..layers import Layer
 from ..net import Net
 from ..nets import recipe as recipe_of
@@ -36,35 +38,34 @@ def finish(ops) -> None:
 
 
 def own_step(recipe: Recipe, net: Net, labels: np.ndarray) -> Callable[[], None]:
-    """fprop with dropout, bprop, update: one call, done when it returns."""
-    sgd = SGD(net, momentum=recipe.momentum, decay=recipe.decay)
+    """fprop with dropout, bprop, update: one call, done when it returns; on a device one graph, as training runs it."""
+    graph = StepGraph(net, SGD(net, momentum=recipe.momentum, decay=recipe.decay))
     count = 0
 
     def step() -> None:
         nonlocal count
-        net.fprop(labels, training=True, step=count)
-        net.bprop()
-        sgd.step(recipe.rate / 100)         # so small that labels without a pattern never drive the weights to infinity
+        graph.step(labels, recipe.rate / 100, count)        # so small that labels without a pattern never drive the weights to infinity
         finish(net.ops)
         count += 1
     return step
 
 
-def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], best: bool = False) -> list[Contender]:
-    """MiniAlex first, then the peers named."""
+def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], best: bool = False, only: str = "") -> list[Contender]:
+    """MiniAlex first, then the peers named; of precisions and forms of PyTorch those with the word `only` in name or note."""
     recipe, layers, net, labels = start(name, ops, batch)
     constants = dict(momentum=recipe.momentum, decay=recipe.decay)
-    result = [Contender(f"minialex {device}", "float32" if hasattr(ops, "kernels") else f"{ops.workers()} workers",
-                        own_step(recipe, net, labels))]
+    own = own_step(recipe, net, labels)
+    result = [Contender(f"minialex {device}", "float32" if hasattr(ops, "kernels") else f"{ops.workers()} workers", own)]
     if device.startswith("cuda"):
-        result += [_in_precision(name, ops, device, batch, precision) for precision in ("tf32", "bf16")]
+        result += [Contender(f"minialex {device}", f"products in {precision}", _in_precision(own, ops, precision))
+                   for precision in PRECISIONS[1:] if only in precision]
     x = net.ops.to_host(net.input())                                                # (1, N, H, W, C)
     x = np.ascontiguousarray(x[0].transpose(0, 3, 1, 2))
     if "torch" in peers:
         from .torch_peer import TorchPeer, forms
         where = "cuda" if device.startswith("cuda") else "cpu"
         threads = ops.workers() if where == "cpu" else 2
-        for form in forms(where, best):
+        for form in (form for form in forms(where, best) if only in f"{form.name} {form.note}"):
             peer = TorchPeer(net, layers, x, form=form, device=where, threads=threads, rate=recipe.rate / 100, **constants)
             note = form.note + (f", {threads} threads" if where == "cpu" else "")
             result.append(Contender(form.name, note, lambda peer=peer: peer.step(labels)))
@@ -86,25 +87,23 @@ def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], 
     return result
 
 
-def _in_precision(name: str, ops, device: str, batch: int, precision: str) -> Contender:
-    """A net of its own whose products take operands of this precision."""
-    recipe, _, net, labels = start(name, ops, batch)
-    step = own_step(recipe, net, labels)
-
+def _in_precision(step: Callable[[], None], ops, precision: str) -> Callable[[], None]:
+    """The step with products that take operands of this precision."""
     def rounded() -> None:
         ops.set_precision(precision)
         try:
             step()
         finally:
             ops.set_precision("float32")
-    return Contender(f"minialex {device}", f"products in {precision}", rounded)
+    return rounded
 
 
-def bench_steps(name: str, ops, device: str, batches: list[int], peers: tuple[str, ...], rounds: int, *, best: bool = False) -> list[dict]:
+def bench_steps(name: str, ops, device: str, batches: list[int], peers: tuple[str, ...], rounds: int, *, best: bool = False,
+                only: str = "") -> list[dict]:
     """Prints and returns one table for each batch size."""
     tables = []
     for batch in batches:
-        entries = contenders(name, ops, device, batch, peers, best)
+        entries = contenders(name, ops, device, batch, peers, best, only)
         take_turns(entries, rounds, **(dict(warm_up=3, pause=0.0, lead=2) if device.startswith("cuda") else {}))
         own = entries[0]
         rows = []
