@@ -7,35 +7,41 @@
 #   -d DEVICE   cuda:0 (default); emulated:0 rehearses everything but the sanitizers on a machine without a GPU
 #   -f          run the named stages again although they are done
 #   CIFAR=DIR   binary batches of CIFAR-10 for the stage cifar;  PYTHON=python3;  BATCH=128;  COMMIT=HASH where there is no .git
-#   LIMIT=N     seconds for each stage (default: of each its own, 20 to 420)
+#   LIMIT=N     seconds for each stage (default: of each its own, 20 to 420);  BUDGET=N  seconds for all: what has no time left waits
 #
-# Stages, in order: machine build step determinism tests columns ops train memcheck racecheck initcheck synccheck cifar summary
-# By name only: best, the step with PyTorch compiled too, minutes.  Each writes FOLDER/STAGE.txt and FOLDER/STAGE.json (status,
-# seconds, command); summary puts all of them with the ends of their logs and the tables into FOLDER/gpu_check.json.  Nothing is
-# installed and nothing is downloaded: CuPy, pybind11, CMake, pytest and nvcc must be there, PyTorch for the peers.  Exit status 1 if
-# a stage failed.
+# Stages, in order: machine build step determinism tests columns ops train memcheck racecheck initcheck synccheck cifar summary page
+# By name only: best, the step with PyTorch compiled too; large, that at a batch of 1,024 in bf16; ops1024, conv3 there.  `speed` is all
+# that docs/PERFORMANCE.md wants: machine build step ops large ops1024 columns best summary page.
+# Each writes FOLDER/STAGE.txt and FOLDER/STAGE.json (status, seconds, command); summary puts all of them with the ends of their logs
+# and the tables into FOLDER/gpu_check.json, page puts that into benchmarks/results and writes docs/PERFORMANCE.md (a rehearsal: both
+# in FOLDER).  Nothing is installed and nothing is downloaded: CuPy, pybind11, CMake, pytest and nvcc must be there, PyTorch for the
+# peers.  Exit status 1 if a stage failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=gpu_check device=cuda:0 again=
 while getopts "o:d:fh" flag; do
   case $flag in
     o) out=$OPTARG ;; d) device=$OPTARG ;; f) again=yes ;;
-    *) sed -n '2,20p' "$0"; exit 2 ;;
+    *) sed -n '2,23p' "$0"; exit 2 ;;
   esac
 done
 shift $((OPTIND - 1))
-every=(machine build step determinism tests columns ops train memcheck racecheck initcheck synccheck cifar summary)
+every=(machine build step determinism tests columns ops train memcheck racecheck initcheck synccheck cifar summary page)
+speed=(machine build step ops large ops1024 columns best summary page)
 declare -A seconds=([machine]=60 [build]=300 [step]=240 [determinism]=180 [tests]=400 [columns]=240 [ops]=420 [train]=120 [memcheck]=240 [racecheck]=240
-                    [initcheck]=240 [synccheck]=150 [cifar]=240 [best]=420 [summary]=20)
+                    [initcheck]=240 [synccheck]=150 [cifar]=240 [best]=420 [large]=420 [ops1024]=240 [summary]=20 [page]=60)
 stages=("${@:-${every[@]}}")
+[ "${stages[*]}" = speed ] && stages=("${speed[@]}")
 python=${PYTHON:-python3} backend=${device%%:*} batch=${BATCH:-128}
 [ "$backend" = cuda ] || batch=${BATCH:-1}
 mkdir -p "$out"
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 MINIALEX_COMMIT=${COMMIT:-}
 
 # run STAGE COMMAND...: the log and a line of JSON; 0 passed, 77 skipped, anything else failed
 run() {
-  local stage=$1 status begin=$SECONDS limit=${LIMIT:-${seconds[$1]}}; shift
+  local stage=$1 status begin=$SECONDS limit=${LIMIT:-${seconds[$1]}} left=$((${BUDGET:-86400} - SECONDS)); shift
+  [ "$left" -lt 30 ] && [ "$stage" != summary ] && [ "$stage" != page ] && { echo "$stage: not begun, of $BUDGET s are $left left"; return; }
+  [ "$limit" -gt "$left" ] && [ "$left" -gt 20 ] && limit=$left
   timeout -k 10 "$limit" "$@" >"$out/$stage.txt" 2>&1
   status=$?
   local word=passed
@@ -132,9 +138,26 @@ columns() {
       --json "$out/exchange_table.json"
 }
 
-best() {
+best() { compiled "$batch" 9 "" best; }
+large() { compiled 1024 7 bf16 large; }
+compiled() {    # compiled BATCH ROUNDS WORD NAME: the step beside all forms of PyTorch, or those of a precision
   [ "$backend" = cuda ] || { echo "the compiled peers need a GPU"; return 77; }
-  "$python" -m minialex.bench step --device "$device" --batch "$batch" --rounds 9 --peer torch --best --json "$out/best_table.json"
+  "$python" -m minialex.bench step --device "$device" --batch "$1" --rounds "$2" --peer torch --best --only "$3" --json "$out/$4_table.json"
+}
+
+ops1024() {
+  local peer=none; "$python" -c 'import torch' 2>/dev/null && peer=torch
+  if [ "$backend" = cuda ]; then
+    "$python" -m minialex.bench ops --device "$device" --batch 1024 --only conv3 --rounds 7 --peer $peer --json "$out/ops1024_table.json"
+  else
+    "$python" -m minialex.bench ops --device "$device" --recipe tiny --batch 3 --only conv3 --verify-only --json "$out/ops1024_table.json"
+  fi
+}
+
+page() {
+  local results=benchmarks/results written=docs/PERFORMANCE.md
+  [ "$backend" = cuda ] || { results="$out/results" written="$out/PERFORMANCE.md"; mkdir -p "$results"; cp benchmarks/results/*.json "$results"; }
+  cp "$out/gpu_check.json" "$results/gpu_check.json" && "$python" -m minialex.bench.page --results "$results" --out "$written"
 }
 
 train() {
@@ -156,12 +179,12 @@ summary() {
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
 stages = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if not path.name.endswith("_table.json")]
-stages = [stage for stage in stages if stage.get("stage", "summary") != "summary"]
+stages = [stage for stage in stages if stage.get("stage", "summary") not in ("summary", "page")]
 machine = (folder / "machine.txt").read_text() if (folder / "machine.txt").exists() else ""
 result = {"machine": machine.splitlines(), "stages": stages}
 for stage in stages:
     log = folder / f"{stage['stage']}.txt"
-    kept = {"ops": 600, "tests": 400}.get(stage["stage"], 60)           # an ops stage cut short has its table in the log alone
+    kept = {"ops": 600, "ops1024": 200, "tests": 400}.get(stage["stage"], 60)           # an ops stage cut short has its table in the log alone
     stage["log"] = log.read_text(errors="replace").splitlines()[-kept:] if log.exists() else []
 for table in folder.glob("*_table.json"):
     result[table.stem] = json.loads(table.read_text())
@@ -172,11 +195,11 @@ sys.exit(any(stage["status"] not in ("passed", "skipped") for stage in stages))
 PY
 }
 
-export -f machine build tests tests_of columns determinism sanitizer ops step best train cifar summary
+export -f machine build tests tests_of columns determinism sanitizer ops step best large compiled ops1024 train cifar summary page
 export out device backend batch python CIFAR=${CIFAR:-}
 for stage in "${stages[@]}"; do
-  case " ${every[*]} best " in *" $stage "*) ;; *) echo "there is no stage $stage; there are: ${every[*]} best"; exit 2 ;; esac
-  if [ -z "$again" ] && [ "$stage" != summary ] && grep -qs '"passed"\|"skipped"' "$out/$stage.json"; then
+  case " ${every[*]} ${speed[*]} " in *" $stage "*) ;; *) echo "there is no stage $stage; there are: ${every[*]} best large ops1024"; exit 2 ;; esac
+  if [ -z "$again" ] && [ "$stage" != summary ] && [ "$stage" != page ] && grep -qs '"passed"\|"skipped"' "$out/$stage.json"; then
     echo "$stage: done before"
     continue
   fi
@@ -186,4 +209,4 @@ for stage in "${stages[@]}"; do
   esac
 done
 cat "$out/summary.txt" 2>/dev/null
-for stage in "${every[@]}" best; do ! grep -qs '"failed"\|"out of time"' "$out/$stage.json" || exit 1; done
+for stage in "${every[@]}" "${speed[@]}"; do ! grep -qs '"failed"\|"out of time"' "$out/$stage.json" || exit 1; done

@@ -4,7 +4,9 @@ and the page is made from what is committed."""
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import subprocess
+import sys
 
 import launches
 import pytest
@@ -111,14 +113,15 @@ def test_the_page_shows_what_a_gpu_measured(tmp_path):
         op("pool1", "lrn_maxpool_fprop", "tiled", "float32", 6.5)]} for batch in (1024, 128)]
     steps = [{"what": "exchange steps", "recipe": "paper", "batch": 128,
               "rows": [{"name": "two devices", "note": "cuda:0, cuda:0", "ms": 2.5}, {"name": "one device", "note": "cuda:0", "ms": 2.0}]}]
-    collected = {"machine": ["made up"], "stages": [], "ops_table": {"environment": where, "tables": ops},
-                 "step_table": {"environment": where, "tables": [made_up(128, 2.5), made_up(1024, 12.5)]},
-                 "exchange_table": {"environment": where, "tables": steps}}
+    for stage, found in (("ops", ops[1:]), ("ops1024", ops[:1]), ("step", [made_up(128, 2.5)]), ("large", [made_up(1024, 12.5)]),
+                         ("exchange", steps)):
+        (tmp_path / f"{stage}_table.json").write_text(json.dumps({"environment": where, "tables": found}))
     rehearsed = {"environment": where | {"command": "python -m minialex.bench step --device emulated:0"}, "tables": [made_up(128, 0.001)]}
-    (tmp_path / "gpu_check.json").write_text(json.dumps(collected))
-    (tmp_path / "rehearsal.json").write_text(json.dumps(rehearsed))
-    shutil.copy(RESULTS / "cpu_step_paper_tuned_allocator.json", tmp_path)
-    text = page.page(page.known_of(tmp_path))
+    (tmp_path / "rehearsed_table.json").write_text(json.dumps(rehearsed))
+    done = subprocess.run([ROOT / "tests/gpu_check.sh", "-d", "emulated:0", "-o", tmp_path, "summary", "page"], capture_output=True,
+                          text=True, env={**os.environ, "PYTHON": sys.executable})
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (tmp_path / "PERFORMANCE.md").read_text()
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "3.00 times torch bf16 graph: 2.500 ms (51,200 images/s)" in rows["whole step, bf16, batch 128"]
     assert "41 % of an H200's fused floor" in rows["whole step, bf16, batch 128"]
@@ -131,6 +134,6 @@ def test_the_page_shows_what_a_gpu_measured(tmp_path):
     assert "not measured" in rows["whole step, float32 storage, products of three bf16 terms"]
     assert "a made-up GPU, 1999-01-01 00:00 UTC, commit 000000000000" in text and page.NOTHING not in text
     assert "conv2 125 us, 50% of its floor, PyTorch 1.38 |" in text and "0.001" not in text
-    (tmp_path / "cut.json").write_text("{")
+    (tmp_path / "results" / "cut.json").write_text("{")
     with pytest.raises(MiniAlexError, match=r"cut\.json: no result of the bench"):
-        page.known_of(tmp_path)
+        page.known_of(tmp_path / "results")

@@ -72,7 +72,7 @@ def parser() -> Parser:
     result.add_argument("--best", action="store_true", help="with --peer torch: also PyTorch's strongest forms of the whole step, "
                         "compiled, and on a GPU as one CUDA graph, minutes each (default: eager forms)")
     result.add_argument("--only", default="", metavar="WORD", help="`step`: of MiniAlex's precisions on a GPU and PyTorch's forms those "
-                        "with this word in name or note, such as bf16 (default: all)")
+                        "with this word in name or note, such as bf16; `ops`: the layer of this name (default: all)")
     result.add_argument("--verify-only", action="store_true",
                         help="`ops`: compare every variant with the oracle, time nothing (default: both)")
     result.add_argument("--malloc", default="tuned", choices=("tuned", "default"),
@@ -140,7 +140,7 @@ def _run(args, given: list[str]) -> int:
     elif args.what == "ops":
         from .ops import bench_ops
         tables, failed = bench_ops(args.recipe, ops, batches, args.rounds, backend=backend, peer="torch" in peers,
-                                   verify_only=args.verify_only)
+                                   verify_only=args.verify_only, only=args.only)
     elif args.what == "exchange":
         from .exchange import bench_exchange
         tables = bench_exchange(args.recipe, devices, batches[0], args.rounds)

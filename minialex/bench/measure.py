@@ -83,14 +83,14 @@ def peak_memory() -> int:
 
 
 def commit() -> str | None:
-    """The commit of the package's own folder, "-dirty" where files of it differ; None outside a repository."""
+    """The commit of the package's own folder, "-dirty" where files of it differ; outside a repository MINIALEX_COMMIT, or None."""
     folder = Path(__file__).resolve().parent
     try:
         name = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", str(folder.parent)], cwd=folder,
                                  capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("MINIALEX_COMMIT") or None
     return name + ("-dirty" if changed else "")
 
 

@@ -76,14 +76,14 @@ HEAD = (f"{'layer':<8}{'op':<20}{'variant':<16}{'cold ms':>10}{'warm ms':>10}{'m
         f"{'floor':>7}{'peer x':>7}")
 
 
-def _lines(ops, name: str, batch: int) -> Iterator[Line]:
-    for row in rows(name, batch):
+def _lines(ops, name: str, batch: int, only: str) -> Iterator[Line]:
+    for row in rows(name, batch, only):
         for variant, precision in variants_of(ops, row):
             yield Line(row, variant, precision)
 
 
 def bench_ops(name: str, ops, batches: list[int], rounds: int, *, backend: str = "cpu", peer: bool = False,
-              verify_only: bool = False) -> tuple[list[dict], int]:
+              verify_only: bool = False, only: str = "") -> tuple[list[dict], int]:
     """Prints and returns one table for each batch size, and how many rows the oracle did not confirm; those are not timed."""
     oracle, tables, failed = load("reference"), [], 0
     clock = None if verify_only else clock_of(backend)
@@ -95,7 +95,7 @@ def bench_ops(name: str, ops, batches: list[int], rounds: int, *, backend: str =
         done, peers = [], {}
         print(f"\nops of {name}, batch {batch}, " + ("verified against the float64 oracle" if verify_only else
               f"medians of {rounds} rounds, each row compared with the float64 oracle first") + f"\n{HEAD}")
-        for line in _lines(ops, name, batch):
+        for line in _lines(ops, name, batch, only):
             try:
                 error = line.row.error(ops, oracle, line.variant, line.precision)
             except ShapeError as refusal:

@@ -45,7 +45,8 @@ def _rows(head: str, rows: list[str]) -> list[str]:
 def _targets(known: Known) -> list[str]:
     rows = []
     for target in TARGETS:
-        figure = target.measured(known) or (f"{WHY}; `tests/gpu_check.sh {target.stages}`" if target.stages else "nothing to time")
+        unknown = f"{WHY}; `tests/gpu_check.sh {target.stages} summary page`" if target.stages else "nothing to time"
+        figure = target.measured(known) or unknown
         rows.append(f"| {target.what} | {target.goal} | {target.behind} | {target.evidence(known)} | {figure} |")
     gpus = sorted({f"{table.gpu}, {table.where['date']}, commit {str(table.where['commit'])[:12]}, {table.file}: `{table.where['command']}`"
                    for table in known.found if table.gpu})
@@ -128,7 +129,7 @@ def _floors() -> list[str]:
 
 def _timed(known: Known, step: Step) -> dict[str, dict]:
     """layer -> the row of a GPU's table of ops for this variant."""
-    table = known.gpu("ops", recipe="paper")
+    table = known.gpu("ops", recipe="paper", batch=known.recorded["batch"])
     return {row["layer"]: row for row in table.table["rows"] if (row["op"], row["variant"]) == (step.op, step.variant) and "ms" in row} \
         if table else {}
 

@@ -117,8 +117,8 @@ def _cut_shape(name: str, shape: tuple[int, ...], images: int | None) -> tuple[i
     return (shape[0], min(images, shape[1]), *shape[2:]) if images and _is_batch(name, shape) else shape
 
 
-def rows(name: str, batch: int) -> Iterator[Row]:
-    """All calls of one training step of a recipe, on random arrays."""
+def rows(name: str, batch: int, only: str = "") -> Iterator[Row]:
+    """All calls of one training step of a recipe, on random arrays; with `only` those of the layer called so."""
     recipe = recipe_of(name)
     random = np.random.default_rng(2)
 
@@ -128,12 +128,15 @@ def rows(name: str, batch: int) -> Iterator[Row]:
     shape = recipe.input
     layers = recipe.build(recipe.classes)[:-1]
     for i, layer in enumerate(layers):
-        yield from _of_layer(layer, shape, layer.out_shape(shape), batch, draw, first=i == 0)
+        if only in ("", layer.name):
+            yield from _of_layer(layer, shape, layer.out_shape(shape), batch, draw, first=i == 0)
         after = layers[i + 1] if i + 1 < len(layers) else None
         shape = layer.out_shape(shape)
-        if type(layer) is LRN and type(after) is MaxPool:
+        if type(layer) is LRN and type(after) is MaxPool and not only:
             yield from _of_norm_and_pool(layer, after, shape, after.out_shape(shape), batch, draw)
 
+    if only:
+        return
     labels = random.integers(0, recipe.classes, batch).astype(np.int32)
     p = np.full((batch, recipe.classes), 1 / recipe.classes, np.float32)
     yield Row("loss", "loss_fprop", dict(x=draw(batch, recipe.classes), labels=labels), dict(p=p.shape, loss=(batch,)), whole=True)
