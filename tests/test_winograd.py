@@ -148,6 +148,24 @@ def test_new_weights_are_seen_at_the_next_call(name):
     np.testing.assert_array_equal(doubled, 2 * y)
 
 
+@pytest.mark.parametrize("name", ("conv3", "one column, two groups"))
+def test_any_number_of_workers_gives_the_same_bits(name):
+    Gx, Gy, C, K, groups, H, R, stride, pad, _ = CASES[name]
+    n, geometry = 37, dict(stride=stride, pad=pad, groups=groups)
+    shapes = (Gx, n, H, H, C), (Gy * K, R, R, Gx * C // groups), (Gy * K,), (Gy, n, H, H, K)
+    arrays = [normal(6)(shape).astype(np.float32) for shape in shapes]
+    before, results = cpu.workers(), []
+    try:
+        for count in (1, 2, 3):
+            cpu.set_workers(count)
+            results.append(passes(*arrays, geometry))
+    finally:
+        cpu.set_workers(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_a_job_keeps_what_one_worker_made():
     """Once for a job, though all workers ask at the same time; its memory serves the next job; nothing is kept outside of one."""
     made, gate = [], threading.Barrier(2, timeout=20)
