@@ -54,7 +54,8 @@ template <class Call> class Doorbell {
   }
 
   void ring(Call call, const Name& variant) const {
-    const auto& row = variant ? forced(op_, call.dims, *variant, name_) : choose(op_, call.dims, context_.precision.c_str());
+    const size_t shared = runtime::shared_per_block(context_.device);
+    const auto& row = variant ? forced(op_, call.dims, *variant, shared, name_) : choose(op_, call.dims, context_.precision.c_str(), shared);
     trace(name_, call.dims.text(), row.name, row.precision);
     const size_t bytes = row.workspace ? row.workspace(call.dims) : 0;
     call.workspace = bytes ? reinterpret_cast<void*>(py::cast<uintptr_t>(context_.workspace(bytes))) : nullptr;
@@ -70,14 +71,14 @@ template <class Call> class Doorbell {
 };
 
 // Makes an op's table visible to Python: module.tables["conv_fprop"] = [(name, precision), ...], and the pure choice as
-// module.choices["conv_fprop"](dims..., precision) -> name, where `make` builds the dims from Python's words.
+// module.choices["conv_fprop"](dims, precision, shared bytes of a block) -> name, where `make` builds the dims from Python's words.
 template <class Call, class Make> void publish(py::module_& module, const Op<Call>& op, Make make, const char* alias = nullptr) {
   py::list rows;
   for (const auto& variant : op.variants) rows.append(py::make_tuple(variant.name, variant.precision));
   const char* name = alias ? alias : op.name;
   module.attr("tables")[name] = rows;
-  module.attr("choices")[name] = py::cpp_function([&op, make](const py::tuple& words, const std::string& precision) {
-    return std::string(choose(op, make(words), precision.c_str()).name);
+  module.attr("choices")[name] = py::cpp_function([&op, make](const py::tuple& words, const std::string& precision, size_t shared) {
+    return std::string(choose(op, make(words), precision.c_str(), shared).name);
   });
   module.attr("refusals")[name] = py::cpp_function([&op, make](const py::tuple& words, const std::string& variant) -> std::optional<std::string> {
     for (const auto& row : op.variants)

@@ -53,6 +53,7 @@ MINIALEX_BIND(runtime) {
 #endif
   module.def("unavailable_reason", &runtime::unavailable_reason);
   module.def("describe", &runtime::describe);
+  module.def("shared_per_block", &runtime::shared_per_block);
   module.def("set_device", &runtime::set_device);
   module.def("memory_info", [](int device) {
     size_t free_bytes = 0, total_bytes = 0;

@@ -37,7 +37,10 @@ std::string unavailable_reason() {
   if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
     return "the NVIDIA driver finds no GPU; is one there, and does CUDA_VISIBLE_DEVICES show it?";
   if (status != cudaSuccess) return text("CUDA does not start: ", cudaGetErrorString(status));
-  return "";
+  int major = 0;
+  for (int device = 0; device < count; ++device)
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess || major >= 8) return "";
+  return text("the newest GPU here has compute capability ", major, ".x; the kernels need 8.0 (Ampere) or later; use --device cpu");
 }
 
 std::string describe(int device) {
@@ -46,6 +49,11 @@ std::string describe(int device) {
   return text(facts.name, ", ", facts.totalGlobalMem >> 20, " MiB, compute capability ", facts.major, ".", facts.minor, ", ", facts.multiProcessorCount, " SMs");
 }
 
+size_t shared_per_block(int device) {
+  int bytes = 0;
+  CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return static_cast<size_t>(bytes);
+}
 void set_device(int device) { CUDA_CHECK(cudaSetDevice(device)); }
 int get_device() {
   int device = 0;

@@ -37,7 +37,8 @@ class Numbers:
 def kernels(monkeypatch):
     """The compiled backend with a library; its own kernels only say that they were rung."""
     tables = {op: [("tiled", "float32"), ("tf32", "tf32"), ("direct", "float32")] for op in (*library.PRODUCTS, "relu_fprop")}
-    extension = SimpleNamespace(Context=SimpleNamespace, tables=tables, choices={"linear_fprop": lambda dims, precision: "tiled"})
+    extension = SimpleNamespace(Context=SimpleNamespace, tables=tables, shared_per_block=lambda device: 101376,
+                                choices={"linear_fprop": lambda dims, precision, shared: "tiled"})
     monkeypatch.setattr(Compiled, "_ring", lambda self, op, dims, *arguments, variant: rung.append((op, variant)))
     monkeypatch.delenv("CUPY_TF32", raising=False)
     rung = []

@@ -33,8 +33,8 @@ void check_launch(const KernelLaunch& kernel) {
                  ") threads; CUDA runs 1 to 1024, at most 64 of them in z");
   MINIALEX_CHECK(DeviceError, gx && gy && gz && gx <= 0x7FFFFFFFu && gy <= 65535 && gz <= 65535, start, "a grid of (", gx, ",", gy, ",", gz,
                  ") blocks; CUDA runs 1 to 2147483647 in x and 1 to 65535 in y and z");
-  MINIALEX_CHECK(DeviceError, kernel.shared_bytes <= kMaxShared, start, kernel.shared_bytes,
-                 " bytes of dynamic shared memory; a block has ", kMaxShared);
+  MINIALEX_CHECK(DeviceError, kernel.shared_bytes <= settings().shared, start, kernel.shared_bytes,
+                 " bytes of dynamic shared memory; a block has ", settings().shared);
 }
 
 // The name of the copy in messages of the checker.
@@ -138,6 +138,10 @@ int device_count() { return unavailable_reason().empty() ? settings().devices : 
 std::string describe(int device) {
   check_device(device, "describe");
   return text("emulated device ", device, ", ", settings().memory >> 20, " MiB, compute capability 9.0, its threads run by the host");
+}
+size_t shared_per_block(int device) {
+  check_device(device, "shared_per_block");
+  return settings().shared;
 }
 void set_device(int device) {
   check_device(device, "set_device");

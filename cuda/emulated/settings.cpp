@@ -40,11 +40,12 @@ void set(Settings& to, const std::string& name, const std::string& value) {
   else if (name == "protect") to.protect = static_cast<int>(number(name, value, 0, 0, 2));
   else if (name == "strict") to.strict = number(name, value, 0, 0, 1) != 0;
   else if (name == "memory") to.memory = static_cast<size_t>(number(name, value, 0, 1, 1 << 20)) << 20;
+  else if (name == "shared") to.shared = static_cast<size_t>(number(name, value, 0, 99, 227)) << 10;
 }
 
 Settings from_environment() {
   Settings result;
-  for (const char* name : {"seed", "order", "streams", "devices", "workers", "peers", "protect", "strict", "memory"}) {
+  for (const char* name : {"seed", "order", "streams", "devices", "workers", "peers", "protect", "strict", "memory", "shared"}) {
     std::string variable = "MINIALEX_EMULATED_";
     for (const char* letter = name; *letter; ++letter) variable += static_cast<char>(*letter - 'a' + 'A');
     if (const char* value = std::getenv(variable.c_str()); value && *value) set(result, name, value);
@@ -62,9 +63,9 @@ Settings& mutable_settings() {
 const Settings& settings() { return mutable_settings(); }
 
 void configure(const std::string& name, const std::string& value) {
-  bool known = name == "order" || name == "streams" || name == "seed" || name == "protect" || name == "strict";
-  MINIALEX_CHECK(DeviceError, known, "the emulator's setting ", name, " cannot be changed now; order, streams, seed, protect and strict",
-                 " can, the others come from MINIALEX_EMULATED_... at the start");
+  bool known = name == "order" || name == "streams" || name == "seed" || name == "protect" || name == "strict" || name == "shared";
+  MINIALEX_CHECK(DeviceError, known, "the emulator's setting ", name, " cannot be changed now; order, streams, seed, protect, strict",
+                 " and shared can, the others come from MINIALEX_EMULATED_... at the start");
   RuntimeGuard guard;
   Settings changed = settings();
   set(changed, name, value);

@@ -19,11 +19,12 @@ struct Settings {
   int protect = 1;                                 // MINIALEX_EMULATED_PROTECT = 0 | 1 | 2, see devices.h
   bool strict = true;                              // MINIALEX_EMULATED_STRICT = 0: barriers and warps take no notice of returned threads
   size_t memory = size_t(16) << 30;                // MINIALEX_EMULATED_MEMORY, in MiB: of each device
+  size_t shared = size_t(227) << 10;               // MINIALEX_EMULATED_SHARED = 99 .. 227, in KiB: what a block may ask for
 };
 
 const Settings& settings();                        // DeviceError where the environment holds a word that is not above
 
-// Changes order, streams, seed, protect or strict ("strict" = 0 | 1) from now on; DeviceError for other names and for bad values.
+// Changes order, streams, seed, protect, strict ("strict" = 0 | 1) or shared from now on; DeviceError for other names and for bad values.
 void configure(const std::string& name, const std::string& value);
 
 }  // namespace minialex::emulated

@@ -1,6 +1,7 @@
 #include <sys/mman.h>
 #include <algorithm>
 #include "block.h"
+#include "settings.h"
 #if defined(MINIALEX_ASAN)
 #include <sanitizer/asan_interface.h>
 #endif
@@ -48,9 +49,9 @@ void* SharedMemory::find_or_add(const void* tag, const char* name, size_t bytes,
   if (static_bytes_ > kMaxStaticShared)
     fail("shared array ", name, " makes ", static_bytes_, " bytes of static shared memory; a kernel has ", kMaxStaticShared,
          ", more only as dynamic shared memory");
-  if (static_bytes_ + dynamic_bytes_ > kMaxShared)
+  if (static_bytes_ + dynamic_bytes_ > settings().shared)
     fail("shared array ", name, " makes ", static_bytes_, " bytes of static and ", dynamic_bytes_,
-         " of dynamic shared memory; a block has ", kMaxShared);
+         " of dynamic shared memory; a block has ", settings().shared);
   size_t offset = round_up(used_ + kCanaryBytes, std::max<size_t>(alignment, 16));
   used_ = offset + bytes + kCanaryBytes;
   arrays_.push_back({tag, name, offset, bytes});

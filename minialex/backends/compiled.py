@@ -110,8 +110,8 @@ class Compiled:
         return dict(self.extension.tables[op])[variant]
 
     def choose(self, op: str, dims: Iterable, precision: str = "float32") -> str:
-        """The variant that runs these dims; looks at nothing else."""
-        return self.extension.choices[op](tuple(dims), precision)
+        """The variant that runs these dims on a device that gives a block as much shared memory as this one; looks at nothing else."""
+        return self.extension.choices[op](tuple(dims), precision, self.extension.shared_per_block(self.memory.device))
 
     # ---------------------------------------------------------------- arrays
     def empty(self, shape, dtype="float32"):

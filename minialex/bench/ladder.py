@@ -149,12 +149,13 @@ class Step:
 
 def _product(op: str, dims: list[int]) -> tuple[int, int]:
     """Rows and columns of the product that an op is, for one group or column."""
+    way = next(word for word in op.split("_") if word in ("fprop", "dgrad", "wgrad"))
     if op.startswith("conv"):
         N, _, _, H, W, C, K, R, S, P, Q, *_, groups = dims
         return {"fprop": (N * P * Q, K // groups), "dgrad": (N * H * W, C // groups),
-                "wgrad": (K // groups, R * S * C // groups)}[op.rpartition("_")[2]]
+                "wgrad": (K // groups, R * S * C // groups)}[way]
     N, _, outputs, F, K, _ = dims
-    return {"fprop": (N, K // outputs), "dgrad": (N, F), "wgrad": (K // outputs, F)}[op.rpartition("_")[2]]
+    return {"fprop": (N, K // outputs), "dgrad": (N, F), "wgrad": (K // outputs, F)}[way]
 
 
 def _padding(op: str, dims: list[int], tile: tuple[int, int] | None) -> float:

@@ -16,7 +16,7 @@ from ..figures import performance
 from ..files import write, write_json
 from . import floors, launched
 from .found import Table, latest, tables
-from .ladder import README, ROOT, Step, committed, ideas
+from .ladder import GPUS, README, ROOT, Step, committed, ideas
 from .targets import CLASS, TARGETS, Known
 
 WHY = "not measured: no GPU was at hand"
@@ -173,13 +173,26 @@ def _ladder(known: Known) -> Iterator[str]:
                     *_rows("variant | precision | tile | >threads | >registers | >shared bytes | >blocks held | waves, share | time", rows)]
 
 
+def _others(known: Known) -> list[str]:
+    rows = []
+    for gpu in GPUS.values():
+        lacking = ", ".join(f"`{step.op}` {step.variant}" for step in known.steps if step.shared > gpu.shared_block)
+        rows.append(f"| sm_{gpu.arch} | {gpu.name} | {gpu.multiprocessors} | {gpu.shared_block // 1024} | {lacking or 'none'} |")
+    return ["## Other GPUs", "",
+            *_prose("""The choice looks at shapes and at how much shared memory a block may have. A variant that wants more is passed over:
+                    the next of its precision runs, with the same bits. tests/test_choice.py holds that for these GPUs, and that between 16 and
+                    192 multiprocessors no other tile would, by padding and whole waves, fill a device twice as well as the chosen one. No
+                    figure of these GPUs was measured either."""),
+            *_rows("architecture | such as | >multiprocessors | >KiB of a block | variants without room", rows)]
+
+
 def page(known: Known) -> str:
     """docs/PERFORMANCE.md as text."""
     said = MEASURED if any(table.gpu for table in known.found) else NOTHING
     lines = ["# Performance: targets, floors, variants, and what was measured", "",
              *_prose(f"""Written by `python -m minialex.bench.page` from `benchmarks/results/`, the recipe's layers and the compiler's
                      report in [cuda/README.md](../cuda/README.md); do not edit. {said}"""),
-             *_targets(known), *_cpu(known.found), *_floors(), *_ladder(known),
+             *_targets(known), *_cpu(known.found), *_floors(), *_ladder(known), *_others(known),
              "## How it is measured", "",
              *_prose("""`tests/gpu_check.sh speed` on a machine with a GPU: whole steps and every variant of every op beside PyTorch, as
                      CUDA graphs, medians of rounds in turn, cold caches, each row compared with the float64 oracle before it is timed. On

@@ -29,6 +29,7 @@ namespace runtime {
 int device_count();                                  // 0 where there is no GPU or no driver: never throws
 std::string unavailable_reason();                    // "" where a device can be used, else why not and what helps
 std::string describe(int device);                    // name, memory, compute capability
+size_t shared_per_block(int device);                 // bytes of shared memory that a block may ask for
 void set_device(int device);                         // of the calling thread
 int get_device();
 int device_of(const void* pointer);                  // -1: not device memory

@@ -9,7 +9,8 @@
 namespace minialex {
 
 // A way to run an op whose arguments are a Call: `Call::Dims dims`, pointers, and `void* workspace`.
-// `refuses`, `prefers` and `workspace` are functions of the dims alone, so the choice never depends on data, addresses or placement.
+// `refuses`, `prefers` and `workspace` are functions of the dims alone, so the choice never depends on data, addresses or placement.  Of
+// the device it knows one thing, how much shared memory a block may have: a row that wants more is no row there.
 template <class Call> struct Variant {
   using Dims = typename Call::Dims;
   const char* name;                                   // by idea: "direct", "tiled", "vector", "tf32", "bf16"
@@ -18,6 +19,7 @@ template <class Call> struct Variant {
   bool (*prefers)(const Dims&);                       // nullptr: always; false leaves the shape to a later row
   size_t (*workspace)(const Dims&);                   // nullptr: none; else bytes
   void (*launch)(const Call&, Stream);
+  size_t shared = 0;                                  // bytes of a block, where more than the 99 KiB of any GPU since sm_80
 };
 
 // The rows stand in the order of preference; the last one is "direct" and runs every shape.
@@ -30,24 +32,31 @@ template <class Call> const char* refusal(const Variant<Call>& variant, const ty
   return variant.refuses ? variant.refuses(dims) : nullptr;
 }
 
-// The first row of the wanted precision that runs and prefers these dims; where no row of that precision does, of float32.
-template <class Call> const Variant<Call>& choose(const Op<Call>& op, const typename Call::Dims& dims, const char* precision = "float32") {
+// The first row of the wanted precision that runs and prefers these dims on a device whose blocks have `shared` bytes; where no row of
+// that precision does, of float32.
+template <class Call>
+const Variant<Call>& choose(const Op<Call>& op, const typename Call::Dims& dims, const char* precision, size_t shared) {
   for (const char* wanted : {precision, "float32"})
     for (const auto& variant : op.variants)
-      if (!std::strcmp(variant.precision, wanted) && !refusal(variant, dims) && (!variant.prefers || variant.prefers(dims))) return variant;
+      if (!std::strcmp(variant.precision, wanted) && variant.shared <= shared && !refusal(variant, dims) &&
+          (!variant.prefers || variant.prefers(dims)))
+        return variant;
   return op.variants.back();
 }
 
-// The row called `name`; ShapeError where there is none or it refuses the dims.  `caller`: the op's name in the message, where two ops
-// share a table.
-template <class Call> const Variant<Call>& forced(const Op<Call>& op, const typename Call::Dims& dims, const std::string& name,
-                                       const char* caller = nullptr) {
+// The row called `name`; ShapeError where there is none, or it refuses the dims or wants more than `shared` bytes.  `caller`: the op's
+// name in the message, where two ops share a table.
+template <class Call>
+const Variant<Call>& forced(const Op<Call>& op, const typename Call::Dims& dims, const std::string& name, size_t shared,
+                            const char* caller = nullptr) {
   caller = caller ? caller : op.name;
   std::string names;
   for (const auto& variant : op.variants) {
     if (name == variant.name) {
       const char* why = refusal(variant, dims);
       MINIALEX_CHECK(ShapeError, !why, caller, ": variant ", name, " does not run ", dims.text(), ": ", why ? why : "");
+      MINIALEX_CHECK(ShapeError, variant.shared <= shared, caller, ": variant ", name, " does not run ", dims.text(), ": its blocks take ",
+                     variant.shared, " bytes of shared memory, this device gives ", shared);
       return variant;
     }
     names += names.empty() ? "" : ", ";
