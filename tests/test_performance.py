@@ -122,6 +122,9 @@ def test_the_page_shows_what_a_gpu_measured(tmp_path):
                           text=True, env={**os.environ, "PYTHON": sys.executable})
     assert done.returncode == 0, done.stdout + done.stderr
     text = (tmp_path / "PERFORMANCE.md").read_text()
+    point, other = page._products(page.known_of(tmp_path / "results"), floors.kernels("paper", 128, "bf16", "launched"))
+    assert (point.label, point.measured, other.label) == ("conv2 fprop", True, "conv3 wgrad")
+    assert point.rate == pytest.approx(57.33e9 / 0.125e-3, rel=1e-3)
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "3.00 times torch bf16 graph: 2.500 ms (51,200 images/s)" in rows["whole step, bf16, batch 128"]
     assert "41 % of an H200's fused floor" in rows["whole step, bf16, batch 128"]

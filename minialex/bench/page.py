@@ -180,7 +180,7 @@ def _others(known: Known) -> list[str]:
         rows.append(f"| sm_{gpu.arch} | {gpu.name} | {gpu.multiprocessors} | {gpu.shared_block // 1024} | {lacking or 'none'} |")
     return ["## Other GPUs", "",
             *_prose("""The choice looks at shapes and at how much shared memory a block may have. A variant that wants more is passed over:
-                    the next of its precision runs, with the same bits. tests/test_choice.py holds that for these GPUs, and that between 16 and
+                    the next of its precision runs, with the same bits. tests/test_choice.py holds that for these GPUs, and that from 16 to
                     192 multiprocessors no other tile would, by padding and whole waves, fill a device twice as well as the chosen one. No
                     figure of these GPUs was measured either."""),
             *_rows("architecture | such as | >multiprocessors | >KiB of a block | variants without room", rows)]
@@ -212,6 +212,18 @@ def _label(kernel: floors.Kernel) -> str:
     return kernel.what if kernel.what == kernel.layer else f"{kernel.layer} {kernel.what}"
 
 
+def _products(known: Known, step: list[floors.Kernel]) -> list[performance.Point]:
+    """The fastest variant measured in bf16 of each product of a step."""
+    table, points = known.gpu("ops", recipe="paper", batch=128), []
+    for kernel in step:
+        times = [row["ms"] for row in table.table["rows"] if "ms" in row and (row["layer"], row["precision"]) == (kernel.layer, "bf16")
+                 and row["op"].endswith(f"_{kernel.what}")] if table and kernel.product else []
+        if times:
+            rate = 1e3 * kernel.flop / min(times)
+            points.append(performance.Point(_label(kernel), _kind(kernel.layer, kernel.what), kernel.intensity, rate, True))
+    return points
+
+
 def draw(known: Known, folder: Path) -> list[Path]:
     """The pictures of the page."""
     machine, folder = floors.H200, Path(folder)
@@ -219,8 +231,10 @@ def draw(known: Known, folder: Path) -> list[Path]:
     steps = {way: floors.kernels("paper", 128, "bf16", way) for way in floors.WAYS}
     points = [performance.Point(_label(kernel), _kind(kernel.layer, kernel.what), kernel.intensity,
                                 kernel.flop / kernel.seconds(machine, "bf16")) for kernel in steps["launched"] if kernel.flop]
-    performance.roofline(points, machine.copy, machine.products, folder / "roofline.png",
-                         title="bf16, batch 128, as launched: where arithmetic puts each kernel at its floor on an H200 (nothing measured)")
+    timed = _products(known, steps["launched"])
+    said = "filled: measured" if timed else "nothing measured"
+    performance.roofline(points + timed, machine.copy, machine.products, folder / "roofline.png",
+                         title=f"bf16, batch 128, as launched: where arithmetic puts each kernel at its floor on an H200 ({said})")
     panels = [(f"{way}, {len(step)} calls", [(kernel.layer, _kind(kernel.layer, kernel.what), kernel.seconds(machine, "bf16"))
                                              for kernel in step]) for way, step in steps.items()]
     performance.made_up(panels, folder / "floors.png", title="A step of paper in bf16 at batch 128, each kernel at its floor: "
