@@ -63,6 +63,14 @@ const Op<ConvFprop>& conv_fprop() {
                                    conv_mma::launch_fprop<mma::BF16, true>},
                                   {"bf16_64x64", "bf16", conv_mma::refuses_fprop, nullptr, conv_mma::workspace_fprop,
                                    conv_mma::launch_fprop<mma::BF16, false>},
+                                  {"bf16x3", "bf16x3", conv_mma::refuses_fprop, conv_mma::large_fprop, conv_mma::workspace_fprop,
+                                   conv_mma::launch_fprop<mma::BF16X3, true>},
+                                  {"bf16x3_64x64", "bf16x3", conv_mma::refuses_fprop, nullptr, conv_mma::workspace_fprop,
+                                   conv_mma::launch_fprop<mma::BF16X3, false>},
+                                  {"bf16x6", "bf16x6", conv_mma::refuses_fprop, conv_mma::large_fprop, conv_mma::workspace_fprop,
+                                   conv_mma::launch_fprop<mma::BF16X6, true>},
+                                  {"bf16x6_64x64", "bf16x6", conv_mma::refuses_fprop, nullptr, conv_mma::workspace_fprop,
+                                   conv_mma::launch_fprop<mma::BF16X6, false>},
                                   {"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_fprop<false, ConvFprop>},
                                 }};
   return op;
@@ -81,6 +89,14 @@ const Op<ConvDgrad>& conv_dgrad() {
                                    conv_mma::launch_dgrad<mma::BF16, true>},
                                   {"bf16_64x64", "bf16", conv_mma::refuses_dgrad, nullptr, conv_mma::workspace_dgrad,
                                    conv_mma::launch_dgrad<mma::BF16, false>},
+                                  {"bf16x3", "bf16x3", conv_mma::refuses_dgrad, conv_mma::large_dgrad, conv_mma::workspace_dgrad,
+                                   conv_mma::launch_dgrad<mma::BF16X3, true>},
+                                  {"bf16x3_64x64", "bf16x3", conv_mma::refuses_dgrad, nullptr, conv_mma::workspace_dgrad,
+                                   conv_mma::launch_dgrad<mma::BF16X3, false>},
+                                  {"bf16x6", "bf16x6", conv_mma::refuses_dgrad, conv_mma::large_dgrad, conv_mma::workspace_dgrad,
+                                   conv_mma::launch_dgrad<mma::BF16X6, true>},
+                                  {"bf16x6_64x64", "bf16x6", conv_mma::refuses_dgrad, nullptr, conv_mma::workspace_dgrad,
+                                   conv_mma::launch_dgrad<mma::BF16X6, false>},
                                   {"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_dgrad<false, ConvDgrad>},
                                 }};
   return op;
@@ -100,6 +116,14 @@ const Op<ConvWgrad>& conv_wgrad() {
                                    conv_mma::launch_wgrad<mma::BF16, true>},
                                   {"bf16_64x64", "bf16", conv_mma::refuses_wgrad, nullptr, conv_mma::workspace_wgrad,
                                    conv_mma::launch_wgrad<mma::BF16, false>},
+                                  {"bf16x3", "bf16x3", conv_mma::refuses_wgrad, conv_mma::large_wgrad, conv_mma::workspace_wgrad,
+                                   conv_mma::launch_wgrad<mma::BF16X3, true>},
+                                  {"bf16x3_64x64", "bf16x3", conv_mma::refuses_wgrad, nullptr, conv_mma::workspace_wgrad,
+                                   conv_mma::launch_wgrad<mma::BF16X3, false>},
+                                  {"bf16x6", "bf16x6", conv_mma::refuses_wgrad, conv_mma::large_wgrad, conv_mma::workspace_wgrad,
+                                   conv_mma::launch_wgrad<mma::BF16X6, true>},
+                                  {"bf16x6_64x64", "bf16x6", conv_mma::refuses_wgrad, nullptr, conv_mma::workspace_wgrad,
+                                   conv_mma::launch_wgrad<mma::BF16X6, false>},
                                   {"direct", "float32", nullptr, nullptr, nullptr, conv_direct::launch_wgrad<false, ConvWgrad>},
                                 }};
   return op;

@@ -162,6 +162,14 @@ const Op<LinearFprop>& linear_fprop() {
                                     linear_mma::launch_fprop<mma::BF16, true>},
                                    {"bf16_64x64", "bf16", linear_mma::refuses_fprop, nullptr, linear_mma::workspace_fprop,
                                     linear_mma::launch_fprop<mma::BF16, false>},
+                                   {"bf16x3", "bf16x3", linear_mma::refuses_fprop, linear_mma::large_fprop, linear_mma::workspace_fprop,
+                                    linear_mma::launch_fprop<mma::BF16X3, true>},
+                                   {"bf16x3_64x64", "bf16x3", linear_mma::refuses_fprop, nullptr, linear_mma::workspace_fprop,
+                                    linear_mma::launch_fprop<mma::BF16X3, false>},
+                                   {"bf16x6", "bf16x6", linear_mma::refuses_fprop, linear_mma::large_fprop, linear_mma::workspace_fprop,
+                                    linear_mma::launch_fprop<mma::BF16X6, true>},
+                                   {"bf16x6_64x64", "bf16x6", linear_mma::refuses_fprop, nullptr, linear_mma::workspace_fprop,
+                                    linear_mma::launch_fprop<mma::BF16X6, false>},
                                    {"direct", "float32", nullptr, nullptr, nullptr, launch_fprop_direct}}};
   return op;
 }
@@ -180,6 +188,14 @@ const Op<LinearDgrad>& linear_dgrad() {
                                     linear_mma::launch_dgrad<mma::BF16, true>},
                                    {"bf16_64x64", "bf16", linear_mma::refuses_dgrad, nullptr, linear_mma::workspace_dgrad,
                                     linear_mma::launch_dgrad<mma::BF16, false>},
+                                   {"bf16x3", "bf16x3", linear_mma::refuses_dgrad, linear_mma::large_dgrad, linear_mma::workspace_dgrad,
+                                    linear_mma::launch_dgrad<mma::BF16X3, true>},
+                                   {"bf16x3_64x64", "bf16x3", linear_mma::refuses_dgrad, nullptr, linear_mma::workspace_dgrad,
+                                    linear_mma::launch_dgrad<mma::BF16X3, false>},
+                                   {"bf16x6", "bf16x6", linear_mma::refuses_dgrad, linear_mma::large_dgrad, linear_mma::workspace_dgrad,
+                                    linear_mma::launch_dgrad<mma::BF16X6, true>},
+                                   {"bf16x6_64x64", "bf16x6", linear_mma::refuses_dgrad, nullptr, linear_mma::workspace_dgrad,
+                                    linear_mma::launch_dgrad<mma::BF16X6, false>},
                                    {"direct", "float32", nullptr, nullptr, nullptr, launch_dgrad_direct}}};
   return op;
 }
@@ -197,6 +213,14 @@ const Op<LinearWgrad>& linear_wgrad() {
                                     linear_mma::launch_wgrad<mma::BF16, true>},
                                    {"bf16_64x64", "bf16", linear_mma::refuses_wgrad, nullptr, linear_mma::workspace_wgrad,
                                     linear_mma::launch_wgrad<mma::BF16, false>},
+                                   {"bf16x3", "bf16x3", linear_mma::refuses_wgrad, linear_mma::large_wgrad, linear_mma::workspace_wgrad,
+                                    linear_mma::launch_wgrad<mma::BF16X3, true>},
+                                   {"bf16x3_64x64", "bf16x3", linear_mma::refuses_wgrad, nullptr, linear_mma::workspace_wgrad,
+                                    linear_mma::launch_wgrad<mma::BF16X3, false>},
+                                   {"bf16x6", "bf16x6", linear_mma::refuses_wgrad, linear_mma::large_wgrad, linear_mma::workspace_wgrad,
+                                    linear_mma::launch_wgrad<mma::BF16X6, true>},
+                                   {"bf16x6_64x64", "bf16x6", linear_mma::refuses_wgrad, nullptr, linear_mma::workspace_wgrad,
+                                    linear_mma::launch_wgrad<mma::BF16X6, false>},
                                    {"direct", "float32", nullptr, nullptr, nullptr, launch_wgrad_direct}}};
   return op;
 }

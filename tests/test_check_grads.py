@@ -13,7 +13,7 @@ from minialex import backends
 from minialex.cli import main
 from minialex.layers import LRN, AvgPool, Conv, Dropout, Linear, Local, MaxPool, ReLU, Sigmoid, SoftmaxLoss, SpatialNorm, Tanh
 from minialex.nets import RECIPES, recipe
-from minialex.spec import MiniAlexError, Shape
+from minialex.spec import PRECISIONS, MiniAlexError, Shape
 from minialex.testing import check_grads, mutants, op_bounds
 
 # Every kind of layer, in two columns where it can: groups, joints, uneven padding, rows no window reads, clipped windows.
@@ -59,7 +59,7 @@ def test_variants_are_named_forced_and_refused(backend):
 
 
 @pytest.mark.parametrize("backend", compiled_backends())
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_other_precisions_have_bounds_of_their_own(backend, precision):
     rows = check(load_or_skip(backend), precision=precision)
     assert all(row.ok for row in rows), check_grads.text(rows)

@@ -24,7 +24,7 @@ from minialex.layers import Conv, Linear, Local, SoftmaxLoss
 from minialex.net import Net
 from minialex.nets import recipe
 from minialex.nets.alexnet import alexnet
-from minialex.spec import DeviceError, DeviceMemoryError, Shape, ShapeError
+from minialex.spec import PRECISIONS, DeviceError, DeviceMemoryError, Shape, ShapeError
 
 MODES = ("now", "lazy", "random:3", "random:11")
 SEED, STEPS = 7, 50
@@ -115,7 +115,7 @@ def test_the_paper_takes_the_same_step(kernels):
         assert one.grads.numpy(key).any() and (two.grads.numpy(key) == one.grads.numpy(key)).all(), key
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_tensor_cores(kernels, precision):
     """Rounding operands is no sum: the bits are equal here, too."""
     single, both = kernels.on(0), places(kernels, 0, 1)

@@ -13,7 +13,7 @@ from ..net import Net
 from ..nets import recipe as recipe_of
 from ..nets.recipe import Recipe
 from ..optim import SGD
-from ..spec import MiniAlexError
+from ..spec import PRECISIONS, MiniAlexError
 from .measure import Contender, paired_ratio, peak_memory, take_turns
 
 SEED = 1
@@ -57,7 +57,7 @@ def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], 
     result = [Contender(f"minialex {device}", "float32" if hasattr(ops, "kernels") else f"{ops.workers()} workers",
                         own_step(recipe, net, labels))]
     if device.startswith("cuda"):
-        result += [_in_precision(name, ops, device, batch, precision) for precision in ("tf32", "bf16")]
+        result += [_in_precision(name, ops, device, batch, precision) for precision in PRECISIONS[1:]]
     x = net.ops.to_host(net.input())                                                # (1, N, H, W, C)
     x = np.ascontiguousarray(x[0].transpose(0, 3, 1, 2))
     if "torch" in peers:
