@@ -75,6 +75,23 @@ def test_the_error_of_a_rounded_operand(precision, dropped, rng):
     assert 0.95 * op_bounds.ROUNDED[precision] < worst <= op_bounds.ROUNDED[precision]
 
 
+@pytest.mark.parametrize("precision, parts", [("bf16x3", 2), ("bf16x6", 3)])
+def test_what_the_products_of_split_operands_leave_out(precision, parts, rng):
+    """Of x y, with x and y cut into bf16 numbers, the terms whose places add up to `parts` or more."""
+    def split(x):
+        for _ in range(parts):
+            bits = x.astype(np.float32).view(np.uint32)
+            bits = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)) & np.uint32(0xFFFF0000)
+            yield bits.view(np.float32).astype(np.float64)
+            x = x - bits.view(np.float32)
+
+    x, y = (rng.uniform(1, 1.01, 100_000).astype(np.float32).astype(np.float64) for _ in range(2))
+    a, b = list(split(x)), list(split(y))
+    kept = sum(a[i] * b[j] for i in range(parts) for j in range(parts - i))
+    worst = float(abs((kept - x * y) / (x * y)).max())
+    assert 0.8 * 2 * op_bounds.ROUNDED[precision] < worst <= 2 * op_bounds.ROUNDED[precision]
+
+
 def test_numpy_backends_have_no_variants(oracle):
     with pytest.raises(MiniAlexError, match="this backend has no variants"):
         check(oracle, variant="direct")

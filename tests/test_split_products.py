@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import compiled_backends, load_or_skip
-from test_tensor_core import MIXED, OPS, conv_words, layer_of, named, run
+from test_tensor_core import MIXED, OPS, layer_of, named, run
 
 from minialex.net import Net
 from minialex.nets import recipe
@@ -122,17 +122,6 @@ def test_infinities_and_nans_are_where_float32_has_them(backend, op, variant, se
         assert_within(split[output][finite], plain[finite], 1e-4 * (1 + abs(plain[finite])), f"{op} {output}", seed=seed)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_choice_by_precision(backend, precision):
-    """Batches of a real layer take large tiles, a small picture small ones, as in tf32."""
-    for op in ("conv_fprop", "conv_dgrad", "conv_wgrad"):
-        assert backend.kernels.choose(op, conv_words(named("conv", "alexnet_conv3"), 128), precision) == precision
-        assert backend.kernels.choose(op, conv_words(named("conv", "odd"), 2), precision) == SMALL[precision]
-    for op in ("linear_fprop", "linear_dgrad", "linear_wgrad"):
-        assert backend.kernels.choose(op, (128, 2, 2, 4608, 4096, 1), precision) == precision
-        assert backend.kernels.choose(op, (2, 1, 1, 7, 5, 1), precision) == SMALL[precision]
-
-
 @pytest.mark.parametrize("name", compiled_backends())
 def test_a_step_is_near_that_of_float32(name):
     """Gradients of one step of `tiny`: relative distance (root mean square) from those of float32."""
@@ -150,5 +139,4 @@ def test_a_step_is_near_that_of_float32(name):
             ops.set_precision("float32")
     plain = gradients.pop("float32")
     distance = {precision: max(rms(found[key] - plain[key]) / rms(plain[key]) for key in plain) for precision, found in gradients.items()}
-    print(distance)
     assert distance["bf16x6"] < 2e-6 < distance["bf16x3"] < 5e-5
