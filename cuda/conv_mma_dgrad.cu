@@ -2,10 +2,14 @@
 // (r, s, map) of the maps in one column of y.
 //
 //   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
-//   tf32         128 x 128   256       174 / 180 / 220                           109,664
-//   tf32_64x64   64 x 64     128       127 / 132 / 148                            56,416
+//   tf32         128 x 128   256       160 / 166 / 166                           109,664
+//   tf32_64x64   64 x 64     128       114 / 116 / 122                            56,416
 //   bf16         128 x 128   256       201 / 202 / 219                            40,032
 //   bf16_64x64   64 x 64     128       153 / 150 / 157                            20,576
+//   bf16x3       128 x 128   256       227 / 226 / 235                           109,664
+//   bf16x3_64x64 64 x 64     128       152 / 149 / 154                            56,416
+//   bf16x6       128 x 128   256       249 / 245 / 249                           109,664
+//   bf16x6_64x64 64 x 64     128       164 / 160 / 163                            56,416
 #include <minialex/conv_mma_shape.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
@@ -177,6 +181,10 @@ template void launch_dgrad<mma::TF32, true>(const ConvDgrad&, Stream);
 template void launch_dgrad<mma::TF32, false>(const ConvDgrad&, Stream);
 template void launch_dgrad<mma::BF16, true>(const ConvDgrad&, Stream);
 template void launch_dgrad<mma::BF16, false>(const ConvDgrad&, Stream);
+template void launch_dgrad<mma::BF16X3, true>(const ConvDgrad&, Stream);
+template void launch_dgrad<mma::BF16X3, false>(const ConvDgrad&, Stream);
+template void launch_dgrad<mma::BF16X6, true>(const ConvDgrad&, Stream);
+template void launch_dgrad<mma::BF16X6, false>(const ConvDgrad&, Stream);
 
 }  // namespace conv_mma
 }  // namespace minialex

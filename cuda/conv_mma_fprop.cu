@@ -1,10 +1,14 @@
 // Convolution on tensor cores, forward: rows are output positions, columns the maps of a group, the depth is (r, s, c) of a part.
 //
 //   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
-//   tf32         128 x 128   256       180 / 196 / 190                           113,664
-//   tf32_64x64   64 x 64     128       144 / 153 / 152                            56,832
+//   tf32         128 x 128   256       176 / 192 / 174                           113,664
+//   tf32_64x64   64 x 64     128       122 / 128 / 138                            56,832
 //   bf16         128 x 128   256       194 / 206 / 217                            44,032
 //   bf16_64x64   64 x 64     128       142 / 150 / 160                            22,016
+//   bf16x3       128 x 128   256       229 / 237 / 242                           113,664
+//   bf16x3_64x64 64 x 64     128       155 / 159 / 166                            56,832
+//   bf16x6       128 x 128   256       244 / 253 / 252                           113,664
+//   bf16x6_64x64 64 x 64     128       166 / 166 / 167                            56,832
 #include <minialex/conv_mma_shape.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
@@ -128,6 +132,10 @@ template void launch_fprop<mma::TF32, true>(const ConvFprop&, Stream);
 template void launch_fprop<mma::TF32, false>(const ConvFprop&, Stream);
 template void launch_fprop<mma::BF16, true>(const ConvFprop&, Stream);
 template void launch_fprop<mma::BF16, false>(const ConvFprop&, Stream);
+template void launch_fprop<mma::BF16X3, true>(const ConvFprop&, Stream);
+template void launch_fprop<mma::BF16X3, false>(const ConvFprop&, Stream);
+template void launch_fprop<mma::BF16X6, true>(const ConvFprop&, Stream);
+template void launch_fprop<mma::BF16X6, false>(const ConvFprop&, Stream);
 
 }  // namespace conv_mma
 }  // namespace minialex

@@ -3,10 +3,14 @@
 // whose slice of dw waits in the workspace until sum_slices adds the ranges in their order.  A single range writes dw itself.
 //
 //   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
-//   tf32         128 x 128   256       128 / 146 / 132                           104,480
-//   tf32_64x64   64 x 64     128       114 / 118 /  96                            55,328
+//   tf32         128 x 128   256       128 / 152 / 136                           104,480
+//   tf32_64x64   64 x 64     128        96 / 120 /  96                            55,328
 //   bf16         128 x 128   256       168 / 180 / 184                            34,848
 //   bf16_64x64   64 x 64     128       124 / 132 / 134                            18,464
+//   bf16x3       128 x 128   256       182 / 178 / 190                           104,480
+//   bf16x3_64x64 64 x 64     128       126 / 128 / 121                            55,328
+//   bf16x6       128 x 128   256       192 / 190 / 206                           104,480
+//   bf16x6_64x64 64 x 64     128       141 / 146 / 134                            55,328
 #include <minialex/conv_mma_shape.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
@@ -174,6 +178,10 @@ template void launch_wgrad<mma::TF32, true>(const ConvWgrad&, Stream);
 template void launch_wgrad<mma::TF32, false>(const ConvWgrad&, Stream);
 template void launch_wgrad<mma::BF16, true>(const ConvWgrad&, Stream);
 template void launch_wgrad<mma::BF16, false>(const ConvWgrad&, Stream);
+template void launch_wgrad<mma::BF16X3, true>(const ConvWgrad&, Stream);
+template void launch_wgrad<mma::BF16X3, false>(const ConvWgrad&, Stream);
+template void launch_wgrad<mma::BF16X6, true>(const ConvWgrad&, Stream);
+template void launch_wgrad<mma::BF16X6, false>(const ConvWgrad&, Stream);
 
 }  // namespace conv_mma
 }  // namespace minialex

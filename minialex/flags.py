@@ -16,7 +16,7 @@ from typing import NoReturn
 from . import distributed
 from .data.source import shown
 from .nets import RECIPES
-from .spec import Diverged, Interrupted, MiniAlexError, Stalled
+from .spec import PRECISIONS, Diverged, Interrupted, MiniAlexError, Stalled
 
 DEVICES = ("cpu; cuda:0, a GPU; cuda:0,cuda:1, a column of the network on each; emulated:0, the GPU's kernels on the CPU; "
            "reference, the slow oracle")
@@ -150,8 +150,8 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
 
     group = parser.add_argument_group("machine")
     group.add_argument("--device", metavar="DEVICE", help=f"{DEVICES} (cuda:0 where a GPU is ready) (default: cpu)")
-    group.add_argument("--precision", choices=("float32", "tf32", "bf16"),
-                       help="of products on tensor cores; sums and weights stay float32 (default: float32)")
+    group.add_argument("--precision", choices=PRECISIONS,
+                       help="of products; all but float32 on tensor cores; sums and weights stay float32 (default: float32)")
     group.add_argument("-j", "--workers", type=whole(1), metavar="N",
                        help="threads that decode, read and compute; never changes a bit (default: 2)")
     group.add_argument("--no-fuse", dest="fuse", action="store_const", const=False,

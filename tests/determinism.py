@@ -17,6 +17,7 @@ from minialex.config import Config
 from minialex.net import Net
 from minialex.nets import recipe as recipe_of
 from minialex.optim import SGD
+from minialex.spec import PRECISIONS
 
 
 def checksum(device: str, name: str, batch: int, steps: int, precision: str) -> str:
@@ -50,7 +51,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="print one checksum and end")
     options = parser.parse_args()
     compiled = options.device.split(":")[0] in ("cuda", "emulated")
-    precisions = [options.precision] if options.precision else ["float32", "tf32", "bf16"] if compiled else ["float32"]
+    precisions = [options.precision] if options.precision else [*PRECISIONS] if compiled else ["float32"]
     run = (options.device, options.recipe, options.batch, options.steps)
     if options.once:
         print(checksum(*run, precisions[0]))

@@ -54,7 +54,8 @@ CLAIMS = (
     (r"conv_(?:fprop|dgrad)_tiled<|linear_(?:chains|wgrad_chain)<", ("load4",)),
     (r"lrn_maxpool_[fb]prop_tiled\b|linear_(?:fprop|wgrad)_rows_kernel", ("load4",)),
     (r"conv_mma::\w+<mma::TF32", ("mma_tf32", "cp_async")),
-    (r"conv_mma::\w+<mma::BF16|conv_mma::[fd](?:prop|grad)<", ("ldmatrix",)),
+    (r"conv_mma::\w+<mma::BF16X[36]", ("cp_async",)),
+    (r"conv_mma::\w+<mma::BF16\b|conv_mma::[fd](?:prop|grad)<", ("ldmatrix",)),
     (r"conv_mma::\w+<mma::BF16", ("mma_bf16",)),
 )
 # nvcc 13.0 reads a number that dropout drops only where it is kept, and so splits the four on this architecture.
@@ -205,7 +206,7 @@ def faults(kernels: Iterable[Kernel], claims=CLAIMS) -> list[str]:
 def row_name(name: str) -> str:
     """Instances of one template share a row, but for the choices that the map names: type and tile."""
     base, _, arguments = name.partition("<")
-    words = re.findall(r"\b(?:TF32|BF16|Quad|float|Tanh|Sigmoid)\b", arguments)
+    words = re.findall(r"\b(?:TF32|BF16(?:X[36])?|Quad|float|Tanh|Sigmoid)\b", arguments)
     words += [f"{m}x{n}" for m, n in re.findall(r"Tile<(\d+), (\d+)", arguments)]
     return base + (f"<{' '.join(words)}>" if words else "")
 

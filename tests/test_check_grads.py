@@ -13,7 +13,7 @@ from minialex import backends
 from minialex.cli import main
 from minialex.layers import LRN, AvgPool, Conv, Dropout, Linear, Local, MaxPool, ReLU, Sigmoid, SoftmaxLoss, SpatialNorm, Tanh
 from minialex.nets import RECIPES, recipe
-from minialex.spec import MiniAlexError, Shape
+from minialex.spec import PRECISIONS, MiniAlexError, Shape
 from minialex.testing import check_grads, mutants, op_bounds
 
 # Every kind of layer, in two columns where it can: groups, joints, uneven padding, rows no window reads, clipped windows.
@@ -59,7 +59,7 @@ def test_variants_are_named_forced_and_refused(backend):
 
 
 @pytest.mark.parametrize("backend", compiled_backends())
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_other_precisions_have_bounds_of_their_own(backend, precision):
     rows = check(load_or_skip(backend), precision=precision)
     assert all(row.ok for row in rows), check_grads.text(rows)
@@ -73,6 +73,23 @@ def test_the_error_of_a_rounded_operand(precision, dropped, rng):
     rounded = (x.view(np.uint32) + half >> np.uint32(dropped) << np.uint32(dropped)).view(np.float32)
     worst = float((abs(rounded.astype(np.float64) - x) / x).max())
     assert 0.95 * op_bounds.ROUNDED[precision] < worst <= op_bounds.ROUNDED[precision]
+
+
+@pytest.mark.parametrize("precision, parts", [("bf16x3", 2), ("bf16x6", 3)])
+def test_what_the_products_of_split_operands_leave_out(precision, parts, rng):
+    """Of x y, with x and y cut into bf16 numbers, the terms whose places add up to `parts` or more."""
+    def split(x):
+        for _ in range(parts):
+            bits = x.astype(np.float32).view(np.uint32)
+            bits = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)) & np.uint32(0xFFFF0000)
+            yield bits.view(np.float32).astype(np.float64)
+            x = x - bits.view(np.float32)
+
+    x, y = (rng.uniform(1, 1.01, 100_000).astype(np.float32).astype(np.float64) for _ in range(2))
+    a, b = list(split(x)), list(split(y))
+    kept = sum(a[i] * b[j] for i in range(parts) for j in range(parts - i))
+    worst = float(abs((kept - x * y) / (x * y)).max())
+    assert 0.8 * 2 * op_bounds.ROUNDED[precision] < worst <= 2 * op_bounds.ROUNDED[precision]
 
 
 def test_numpy_backends_have_no_variants(oracle):

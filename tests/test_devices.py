@@ -19,7 +19,7 @@ from minialex.memory import host_room
 from minialex.net import Net
 from minialex.nets import recipe
 from minialex.optim import SGD
-from minialex.spec import DeviceMemoryError
+from minialex.spec import PRECISIONS, DeviceMemoryError
 
 # What the extension says of each machine (cuda/runtime.cu); that it says so where it should, no test without such a machine can know.
 REASONS = {
@@ -160,7 +160,7 @@ def test_devices_beyond_the_last(capsys):
     assert "there is no device 9: this backend has" in refuses(capsys, "train", "--device", "emulated:9")
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_precisions_that_the_cpu_has_not(capsys, tmp_path, precision):
     err = refuses(capsys, "train", "--device", "cpu", "--precision", precision, "--output-dir", tmp_path / "run")
     assert precision in err and "float32" in err and not (tmp_path / "run").exists()

@@ -20,7 +20,7 @@ import test_lrn_maxpool
 import test_sgd
 from kernel_mutants import EQUIVALENT, KernelMutant, launches, numbered, written
 from proofs import Weights, prove
-from test_tensor_core import Representable, precision_of
+from test_tensor_core import KEPT_BITS, Representable, precision_of
 
 from minialex.spec import DeviceError, ShapeError
 from minialex.testing import assert_bits_equal, cases, unweighted
@@ -64,7 +64,8 @@ def proofs(mutant: KernelMutant, ops: OnHost, oracle) -> Iterator[object]:
     stem, seed = mutant.stem, 1
     if stem in ("conv", "local", "linear"):
         rows = {"conv": cases.CONV, "local": cases.LOCAL, "linear": cases.LINEAR}[stem]
-        layer = Weights(stem) if mutant.variant[:4] not in ("tf32", "bf16") else Representable(stem, precision_of(mutant.variant))
+        precision = precision_of(mutant.variant)
+        layer = Representable(stem, precision) if precision in KEPT_BITS else Weights(stem)
         for case in cases.small(rows):
             for op in ("fprop", "dgrad", "wgrad"):
                 yield lambda op=op, case=case: prove(ops, oracle, layer, f"{stem}_{op}", case, seed, ("zero_mean",))
@@ -149,7 +150,7 @@ def test_every_launch_of_every_kernel_file_is_reached(mutated):
     """No kernel file, and no launch in one, that the cases of the access checker leave out: what it calls clean has run."""
     for op in test_checked.KERNEL_OPS:
         for variant in mutated.kernels.variants(op):
-            for case in test_checked.CASES.get(op) or test_checked.CASES[test_checked.stem_of(op)]:
+            for case in test_checked.cases_of(mutated.kernels, op, variant):
                 for arguments in test_checked.calls(op, case, np.random.default_rng(0)):
                     try:
                         test_checked.ring(mutated.kernels, op, arguments, variant)

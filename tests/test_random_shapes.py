@@ -13,8 +13,7 @@ from proofs import Weights, prove
 from test_dropout import OPS as DROPOUT_OPS
 from test_dropout import prove as prove_dropout
 
-from minialex.backends.compiled import PRECISIONS
-from minialex.spec import ShapeError
+from minialex.spec import PRECISIONS, ShapeError
 from minialex.testing import cases, unweighted
 from minialex.testing.onhost import OnHost
 

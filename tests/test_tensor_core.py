@@ -13,7 +13,7 @@ import pytest
 from conftest import compiled_backends, load_or_skip
 from proofs import Weights, prove
 
-from minialex.spec import ShapeError
+from minialex.spec import PRECISIONS, ShapeError
 from minialex.testing import assert_bits_equal, assert_exact, assert_within, cases, zero_mean_bound
 from minialex.testing.onhost import OnHost
 
@@ -204,7 +204,7 @@ def conv_words(case, N: int) -> tuple[int, ...]:
             before, after, case.groups)
 
 
-@pytest.mark.parametrize("precision", KEPT_BITS)
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_choice_by_precision(backend, precision):
     """Batches of a real layer take large tiles, a small picture small ones, and float32 takes neither."""
     table = backend.kernels
@@ -219,7 +219,7 @@ def test_choice_by_precision(backend, precision):
         assert table.precision_of(op, table.choose(op, (128, 2, 2, 4608, 4096, 1))) == "float32"
 
 
-@pytest.mark.parametrize("precision", KEPT_BITS)
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_set_precision(backend, precision, seed):
     case, layer = named("conv", "odd"), layer_of("conv")
     data = layer.draw(case, "zero_mean", seed)

@@ -14,11 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..spec import DTypeError, MiniAlexError, ShapeError
+from ..spec import PRECISIONS, DTypeError, MiniAlexError, ShapeError
 from . import checks
 from .signatures import OPS
 
-PRECISIONS = ("float32", "tf32", "bf16")
 FUSED = ("conv_relu", "lrn_maxpool")                        # neighbours the kernels do in one trip through memory
 
 

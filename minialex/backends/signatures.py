@@ -27,8 +27,9 @@ Fusion.  fused() names the neighbours ("conv_relu", "lrn_maxpool") that one op o
 the other backends have these ops too, as compositions.  lrn_maxpool: y = maxpool(lrn(x)); bprop recomputes the norm from x, and
 with relu=True multiplies dx by (x > 0), the gradient of a ReLU right below.  The bits are those of the ops one after the other.
 
-Precision.  set_precision("float32" | "tf32" | "bf16"): operands of products are rounded to it, sums stay float32; backends
-without tensor cores take "float32" alone.  Compiled backends take one more keyword, variant=None: a row of the op's table.
+Precision.  set_precision("float32" | "tf32" | "bf16" | "bf16x3" | "bf16x6"): operands of products are rounded to it, or split into
+two or three bf16 numbers, of whose products 3 or 6 are added; sums stay float32; backends without tensor cores take "float32" alone.
+Compiled backends take one more keyword, variant=None: a row of the op's table.
 
 Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); dx = (p - onehot) * scale.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.compiled import PRECISIONS, Compiled
+from ..backends.compiled import Compiled
 from ..layers import Conv, Linear
 from ..net import Net
 from ..nets import recipe as recipe_of

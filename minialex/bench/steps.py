@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backends.compiled import PRECISIONS
 from ..graph import StepGraph
 from ..layers import Layer
 from ..net import Net
 from ..nets import recipe as recipe_of
 from ..nets.recipe import Recipe
 from ..optim import SGD
-from ..spec import MiniAlexError
+from ..spec import PRECISIONS, MiniAlexError
 from .measure import Contender, paired_ratio, peak_memory, take_turns
 
 SEED = 1

@@ -185,7 +185,7 @@ def _timed(call: Callable, precision: str, device: str, autograd: bool) -> Calla
     """The call with its switches set, on the stream that is timed, warmed up (cuDNN chooses its algorithm there)."""
     def run() -> None:
         torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision in ("tf32", "bf16")
         with _there(device), contextlib.nullcontext() if autograd else torch.no_grad():
             call()
     for _ in range(3):

@@ -21,8 +21,11 @@ from .compare import eps
 OUTPUTS = {"fprop": ("y",), "bprop": ("dx",), "dgrad": ("dx",), "wgrad": ("dw", "db"), "test": ("y",)}
 WEIGHTED = ("conv", "conv_relu", "local", "linear")
 SEVEN_POINTS = "seven points"                                         # what the cpu backend's form of some convolutions is called here
-# Relative error of an operand of a product; seven points are as exact as if they were rounded so (tests/test_winograd.py).
-ROUNDED = {"float32": 0.0, SEVEN_POINTS: 2.0**-17, "tf32": 2.0**-11, "bf16": 2.0**-8}
+# Relative error of an operand of a product.  Of split operands: half of what their products leave out.  With the parts
+# |x1| <= 2^-8 |x| and |x2| <= 2^-17 |x| that is x1 y1 + x2 y + x y2 for bf16x3, at most (1 + 1/2 + 1/2) / 2^16 of |x y|, and
+# x1 y2 + x2 y1 + x2 y2 for bf16x6, at most (1 + 2^-10) / 2^24.
+# Seven points are as exact as if operands were rounded so (tests/test_winograd.py).
+ROUNDED = {"float32": 0.0, SEVEN_POINTS: 2.0**-17, "tf32": 2.0**-11, "bf16": 2.0**-8, "bf16x3": 2.0**-16, "bf16x6": 1.001 * 2.0**-25}
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -83,8 +86,9 @@ def allowed(oracle: ModuleType, op: str, arrays: Arrays, options: Mapping[str, A
 
 def _weighted(oracle, op, arrays, options, dtype, precision) -> dict[str, np.ndarray]:
     """4 eps op(|x|, |w|) for float32.  Operands rounded by at most r add 2 r op(|x|, |w|) in the worst case; as their errors are
-    independent, more than 5 r sqrt(op(x^2, w^2)), six standard deviations, does not happen.  At seven points an output has the errors
-    of its whole tile, so the largest sum of its image and map counts."""
+    independent, more than 5 r sqrt(op(x^2, w^2)), six standard deviations, does not happen.  The error of a split product, some of
+    it a product of two such errors, has at most the same deviation.  At seven points an output has the errors of its whole tile, so
+    the largest sum of its image and map counts."""
     linear, rounded = op.replace("conv_relu", "conv"), ROUNDED[precision]
 
     def of(function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..flags import DEVICES, whole
-from ..spec import MiniAlexError
+from ..spec import PRECISIONS, MiniAlexError
 
 CHECKED = """Each op is compared with a float64 oracle.  The columns of the table:
   error / bound  the worst element's distance from the oracle, in units of
@@ -48,6 +48,6 @@ def add(verbs) -> None:
     group.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{DEVICES} (default: cpu)")
     group.add_argument("--variant", metavar="NAME", help="force this row of every op's table that has it, such as direct; "
                        "shapes it does not run are listed as refused (default: what training takes)")
-    group.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32",
-                       help="of products on tensor cores; bounds widen by what rounding their operands costs (default: float32)")
+    group.add_argument("--precision", choices=PRECISIONS, default="float32",
+                       help="of products; bounds widen by what rounding or splitting their operands costs (default: float32)")
     p.set_defaults(run=main)

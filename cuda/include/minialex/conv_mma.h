@@ -1,5 +1,5 @@
 // The tensor-core rows of conv's tables (conv_mma_*.cu), and what linear's rows make of them (linear_mma.cu): launchers, and
-// the functions of the dims beside them.  PRECISION is mma::TF32 or mma::BF16; LARGE takes tiles of 128 x 128, else 64 x 64.
+// the functions of the dims beside them.  PRECISION is a struct of mma, below; LARGE takes tiles of 128 x 128, else 64 x 64.
 #pragma once
 #include "ops.h"
 
@@ -7,6 +7,8 @@ namespace minialex {
 namespace mma {
 struct TF32;
 struct BF16;
+struct BF16X3;
+struct BF16X6;
 }  // namespace mma
 
 namespace conv_mma {
@@ -21,7 +23,7 @@ size_t workspace_fprop(const ConvDims& dims);
 size_t workspace_dgrad(const ConvDims& dims);
 size_t workspace_wgrad(const ConvDims& dims);
 
-constexpr size_t SHARED_LARGE_TF32 = 112 * 1024;        // bytes of a block of tiles of 128 x 128 in tf32, at most
+constexpr size_t SHARED_LARGE = 112 * 1024;        // bytes of a block of tiles of 128 x 128 that wait there as float32 (all but bf16), at most
 
 template <class PRECISION, bool LARGE> void launch_fprop(const ConvFprop& call, Stream stream);
 template <class PRECISION, bool LARGE> void launch_dgrad(const ConvDgrad& call, Stream stream);

@@ -1,19 +1,25 @@
 // The tensor-core product of a block of threads, shared by conv and linear: C (M x N) = A (M x depth) B (depth x N), operands
-// rounded to tf32 or bf16 on their way to the unit, sums in float32.
+// rounded to tf32 or bf16, or split into several bf16, on their way to the unit, sums in float32.
 //
 // A block computes a tile of M x N numbers, each warp WM x WN of them in registers, DEPTH deep in each step.  An operand is any
 // type with the members named at `Copier`: it says where its numbers lie, so a convolution needs no copy of its windows.
 //
 //   tf32   cp.async carries float32 through 3 shared buffers; rounded when a fragment is read
 //   bf16   global to registers while the step before is multiplied, rounded, then to the other of 2 shared buffers
+//   bf16x3, bf16x6   as tf32; a fragment is split when it is read (split_bf16.h), and 3 or 6 products of the parts are made
 //
 // Operands whose numbers lie one after another along the depth (DEPTH_MAJOR) stand in shared memory as [M or N][DEPTH], others
 // as [DEPTH][M or N].  The padding makes 8 rows begin in 8 different groups of banks, for ldmatrix and for plain reads alike.
 //
-// Each number of C is one chain over the depth, upwards, 8 (tf32) or 16 (bf16) products a link, whatever the tile: tiles of
+// Each number of C is one chain over the depth, upwards, 8 (tf32) or 16 (others) products a link, whatever the tile: tiles of
 // both shapes give the same bits, and zeros that fill a step up change none.  So the tile may be chosen for speed alone.
+// The unit adds a link to the chain itself, and may cut off what float32 would round.  Of split numbers it makes the link alone,
+// smallest terms first, which the warp then adds: a chain of a thousand such cuts would undo the terms below the largest.
 #pragma once
+#include <cfloat>
 #include "dims.h"
+#include "gemm_tile.h"
+#include "split_bf16.h"
 #include "tensor_core.h"
 
 namespace minialex {
@@ -47,8 +53,8 @@ struct Divider {
   }
 };
 
-// ---- the two precisions: how a number lies in shared memory, and how a warp takes fragments out of it
-// A fragment of a tile with rows [M or N][DEPTH] is 16 bytes of 8 rows in both precisions, which is what ldmatrix reads: the first
+// ---- the precisions: how a number lies in shared memory, and how a warp takes fragments out of it
+// A fragment of a tile with rows [M or N][DEPTH] is 16 bytes of 8 rows in all precisions, which is what ldmatrix reads: the first
 // and second half of A's 16 rows, then both again 16 bytes on; for B two fragments, each as its two halves of the depth.
 template <class Row> MINIALEX_DEVICE void depth_major_a(uint32_t (&a)[4], const Row* tile, int m, int k, int lane) {
   constexpr int HALF = 16 / sizeof(tile[0][0]);
@@ -59,25 +65,37 @@ template <class Row> MINIALEX_DEVICE void depth_major_b(uint32_t (&b)[4], const 
   ldmatrix_x4(b, &tile[n + lane % 8 + lane / 16 * 8][k + lane / 8 % 2 * HALF]);
 }
 
-struct TF32 {
+// float32 in shared memory, 8 deep: the layout of a tf32 fragment, not yet rounded.
+struct Float32 {
   using Number = float;
-  static constexpr int STEP = 8, STAGES = 3, DEPTH_PADDING = 4, OTHER_PADDING = 8;
+  static constexpr int STAGES = 3, DEPTH_PADDING = 4, OTHER_PADDING = 8;
   static constexpr bool ASYNC = true;
 
-  template <bool DEPTH_MAJOR, class Row> MINIALEX_DEVICE static void fragment_a(uint32_t (&a)[4], const Row* tile, int m, int k, int lane) {
+  template <bool DEPTH_MAJOR, class Row> MINIALEX_DEVICE static void numbers_a(uint32_t (&a)[4], const Row* tile, int m, int k, int lane) {
     if constexpr (DEPTH_MAJOR) {
       depth_major_a(a, tile, m, k, lane);
     } else {
       MINIALEX_UNROLL for (int r = 0; r < 4; ++r) a[r] = __float_as_uint(tile[k + lane % 4 + r / 2 * 4][m + lane / 4 + r % 2 * 8]);
     }
-    MINIALEX_UNROLL for (int r = 0; r < 4; ++r) a[r] = to_tf32(__uint_as_float(a[r]));
   }
-  template <bool DEPTH_MAJOR, class Row> MINIALEX_DEVICE static void fragments_b(uint32_t (&b)[4], const Row* tile, int n, int k, int lane) {
+  template <bool DEPTH_MAJOR, class Row> MINIALEX_DEVICE static void numbers_b(uint32_t (&b)[4], const Row* tile, int n, int k, int lane) {
     if constexpr (DEPTH_MAJOR) {
       depth_major_b(b, tile, n, k, lane);
     } else {
       MINIALEX_UNROLL for (int r = 0; r < 4; ++r) b[r] = __float_as_uint(tile[k + lane % 4 + r % 2 * 4][n + lane / 4 + r / 2 * 8]);
     }
+  }
+};
+
+struct TF32 : Float32 {
+  static constexpr int STEP = 8, PARTS = 1;
+
+  template <bool DEPTH_MAJOR, class Row> MINIALEX_DEVICE static void fragment_a(uint32_t (&a)[4], const Row* tile, int m, int k, int lane) {
+    numbers_a<DEPTH_MAJOR>(a, tile, m, k, lane);
+    MINIALEX_UNROLL for (int r = 0; r < 4; ++r) a[r] = to_tf32(__uint_as_float(a[r]));
+  }
+  template <bool DEPTH_MAJOR, class Row> MINIALEX_DEVICE static void fragments_b(uint32_t (&b)[4], const Row* tile, int n, int k, int lane) {
+    numbers_b<DEPTH_MAJOR>(b, tile, n, k, lane);
     MINIALEX_UNROLL for (int r = 0; r < 4; ++r) b[r] = to_tf32(__uint_as_float(b[r]));
   }
   MINIALEX_DEVICE static void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma_m16n8k8_tf32(d, a, b); }
@@ -85,7 +103,7 @@ struct TF32 {
 
 struct BF16 {
   using Number = uint16_t;
-  static constexpr int STEP = 16, STAGES = 2, DEPTH_PADDING = 8, OTHER_PADDING = 8;
+  static constexpr int STEP = 16, PARTS = 1, STAGES = 2, DEPTH_PADDING = 8, OTHER_PADDING = 8;
   static constexpr bool ASYNC = false;
 
   // Rows of [DEPTH][M or N] are transposed by ldmatrix, which then yields pairs along the depth.
@@ -99,6 +117,37 @@ struct BF16 {
   }
   MINIALEX_DEVICE static void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma_m16n8k16_bf16(d, a, b); }
 };
+
+// Two fragments of float32, 16 deep, become PARTS fragments of bf16.  Number t of four and number t + 4 meet in a register, where
+// the unit expects neighbours of the depth: A and B are permuted alike, so the sum has the same products.
+template <int PARTS_> struct Split : Float32 {
+  static constexpr int STEP = 16, PARTS = PARTS_;
+
+  template <bool DEPTH_MAJOR, class Row>
+  MINIALEX_DEVICE static void fragment_a(uint32_t (&a)[PARTS][4], const Row* tile, int m, int k, int lane) {
+    MINIALEX_UNROLL for (int half = 0; half < 2; ++half) {
+      uint32_t four[4], pairs[PARTS];
+      numbers_a<DEPTH_MAJOR>(four, tile, m, k + half * 8, lane);
+      MINIALEX_UNROLL for (int row = 0; row < 2; ++row) {
+        split_bf16(pairs, __uint_as_float(four[row]), __uint_as_float(four[row + 2]));
+        MINIALEX_UNROLL for (int p = 0; p < PARTS; ++p) a[p][half * 2 + row] = pairs[p];
+      }
+    }
+  }
+  template <bool DEPTH_MAJOR, class Row>
+  MINIALEX_DEVICE static void fragments_b(uint32_t (*b)[PARTS][2], const Row* tile, int n, int k, int lane) {
+    MINIALEX_UNROLL for (int half = 0; half < 2; ++half) {
+      uint32_t four[4], pairs[PARTS];
+      numbers_b<DEPTH_MAJOR>(four, tile, n, k + half * 8, lane);
+      MINIALEX_UNROLL for (int which = 0; which < 2; ++which) {
+        split_bf16(pairs, __uint_as_float(four[2 * which]), __uint_as_float(four[2 * which + 1]));
+        MINIALEX_UNROLL for (int p = 0; p < PARTS; ++p) b[which][p][half] = pairs[p];
+      }
+    }
+  }
+};
+struct BF16X3 : Split<2> {};
+struct BF16X6 : Split<3> {};
 
 // ---- from global to shared memory
 // An operand of EXTENT rows (of A) or columns (of B), as
@@ -190,6 +239,11 @@ template <class Precision, class T, class A, class B> struct Product {
   MINIALEX_DEVICE explicit Product(Shared& shared) : shared(shared) {}
 
   MINIALEX_DEVICE void multiply(int stage) {
+    if constexpr (Precision::PARTS > 1) multiply_parts(stage);
+    else multiply_rounded(stage);
+  }
+
+  MINIALEX_DEVICE void multiply_rounded(int stage) {
     MINIALEX_UNROLL for (int k = 0; k < DEPTH; k += Precision::STEP) {
       uint32_t a[T::MI][4], b[T::NI][2];
       MINIALEX_UNROLL for (int i = 0; i < T::MI; ++i)
@@ -204,6 +258,55 @@ template <class Precision, class T, class A, class B> struct Product {
     }
   }
 
+  // Products of parts whose places in their numbers add up to the same are of one size: a[2] b[0], a[1] b[1] and a[0] b[2], and so on.
+  MINIALEX_DEVICE void multiply_parts(int stage) {
+    constexpr int PARTS = Precision::PARTS;
+#pragma unroll 1                                      // two at once would spill
+    for (int k = 0; k < DEPTH; k += Precision::STEP) {
+      uint32_t b[T::NI][PARTS][2];
+      MINIALEX_UNROLL for (int j = 0; j < T::NI; j += 2)
+        Precision::template fragments_b<B::DEPTH_MAJOR>(&b[j], shared.b.stage[stage], warp_n + j * 8, k, lane);
+      MINIALEX_UNROLL for (int i = 0; i < T::MI; ++i) {
+        uint32_t a[PARTS][4];
+        float link[T::NI][4] = {};
+        Precision::template fragment_a<A::DEPTH_MAJOR>(a, shared.a.stage[stage], warp_m + i * 16, k, lane);
+        MINIALEX_UNROLL for (int size = PARTS - 1; size >= 0; --size)
+          MINIALEX_UNROLL for (int part = size; part >= 0; --part)
+            MINIALEX_UNROLL for (int j = 0; j < T::NI; ++j) mma_m16n8k16_bf16(link[j], a[part], b[j][size - part]);
+        MINIALEX_UNROLL for (int j = 0; j < T::NI; ++j)
+          MINIALEX_UNROLL for (int e = 0; e < 4; ++e) sum[i][j][e] = sum[i][j][e] + link[j][e];
+      }
+    }
+  }
+
+  // Where m and n of a sum lie in the warp's tile; e counts a thread's sums.
+  MINIALEX_DEVICE int row_of(int e) const { return warp_m + e / (T::NI * 4) * 16 + e / 2 % 2 * 8 + lane / 4; }
+  MINIALEX_DEVICE int column_of(int e) const { return warp_n + e / 4 % T::NI * 8 + lane % 4 * 2 + e % 2; }
+
+  // An infinity has no parts, and those of large numbers may overflow with either sign: sums that are not finite are made again from the
+  // numbers themselves, so that infinities and NaNs are where the direct row has them.  A thread for each, slowly, and only then.
+  MINIALEX_DEVICE void repair(const A& a, const B& b, int m, int n, int begin, int end) {
+    uint64_t lost = 0;
+    MINIALEX_UNROLL for (int e = 0; e < T::MI * T::NI * 4; ++e)
+      if (!(fabsf(sum[e / (T::NI * 4)][e / 4 % T::NI][e % 4]) <= FLT_MAX)) lost |= uint64_t(1) << e;
+#pragma unroll 1
+    for (int at = 0; lost; ++at, lost >>= 1) {
+      if (!(lost & 1)) continue;
+      const auto row = a.place(m + row_of(at));
+      const auto column = b.place(n + column_of(at));
+      float chain = 0.f;
+#pragma unroll 1
+      for (int k = begin; k < end; ++k) {
+        bool in_a, in_b;
+        const float* left = a.at(row, a.tap(k), in_a);
+        const float* right = b.at(column, b.tap(k), in_b);
+        if (in_a && in_b) chain = multiply_add(*left, *right, chain);
+      }
+      MINIALEX_UNROLL for (int e = 0; e < T::MI * T::NI * 4; ++e)
+        if (e == at) sum[e / (T::NI * 4)][e / 4 % T::NI][e % 4] = chain;
+    }
+  }
+
   // sum = A B over the depth from `begin` to `end`, for the tile whose first row and column are m and n.
   MINIALEX_DEVICE void run(const A& a, const B& b, int m, int n, int begin, int end) {
     MINIALEX_UNROLL for (int i = 0; i < T::MI; ++i)
@@ -215,7 +318,8 @@ template <class Precision, class T, class A, class B> struct Product {
     const int steps = (end - begin + DEPTH - 1) / DEPTH;
     if constexpr (Precision::ASYNC) {
       constexpr int AHEAD = Precision::STAGES - 1;
-      MINIALEX_UNROLL for (int s = 0; s < AHEAD; ++s) {
+#pragma unroll 1                                      // side by side they would cost the products 10 registers
+      for (int s = 0; s < AHEAD; ++s) {
         if (s < steps) copy_a.start(s, begin + s * DEPTH), copy_b.start(s, begin + s * DEPTH);
         cp_async_commit();                              // groups are counted, so an empty one stands for a step that is not there
       }
@@ -240,6 +344,7 @@ template <class Precision, class T, class A, class B> struct Product {
         __syncthreads();
       }
     }
+    if constexpr (Precision::PARTS > 1) repair(a, b, m, n, begin, end);
   }
 
   // out(m, n, C[m][n], C[m][n + 1]) for every pair of the tile, which may lie partly or wholly outside C.

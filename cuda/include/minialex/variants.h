@@ -13,8 +13,8 @@ namespace minialex {
 // the device it knows one thing, how much shared memory a block may have: a row that wants more is no row there.
 template <class Call> struct Variant {
   using Dims = typename Call::Dims;
-  const char* name;                                   // by idea: "direct", "tiled", "vector", "tf32", "bf16"
-  const char* precision;                              // of its products: "float32", "tf32" or "bf16"
+  const char* name;                                   // by idea: "direct", "tiled", "vector", "tf32", "bf16x3"
+  const char* precision;                              // of its products: "float32", "tf32", "bf16", "bf16x3", "bf16x6"
   const char* (*refuses)(const Dims&);                // nullptr: runs every shape; else returns nullptr or the rule broken, in words
   bool (*prefers)(const Dims&);                       // nullptr: always; false leaves the shape to a later row
   size_t (*workspace)(const Dims&);                   // nullptr: none; else bytes

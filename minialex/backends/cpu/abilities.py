@@ -14,4 +14,4 @@ def set_precision(name: str) -> None:
     """Accepts "float32" alone: a CPU's products gain nothing from narrower ones."""
     if name != "float32":
         raise MiniAlexError(f"set_precision: the cpu backend multiplies in float32 and knows no {name!r}; "
-                            "use float32, or the cuda backend for tf32 and bf16")
+                            "use float32, or the cuda backend for tf32, bf16, bf16x3 and bf16x6")
