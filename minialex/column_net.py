@@ -324,7 +324,7 @@ class ColumnNet:
     # ---------------------------------------------------------------- looking inside
     def activation(self, name: str) -> np.ndarray:
         """As Net.activation: a host copy (G, n, H, W, C) with all columns."""
-        names = [layer.name for layer in self.layers]
+        names = [layer.output() for layer in self.layers]
         if name not in names:
             raise MiniAlexError(f"no layer is called {name!r}; this net has {', '.join(names)}")
         return self._on_host(names.index(name) + 1)

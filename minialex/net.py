@@ -220,7 +220,7 @@ class Net:
     def activation(self, name: str) -> np.ndarray:
         """A host copy (G, n, H, W, C) of what layer `name` wrote in the last fprop.  Behind a layer in place that memory
         holds the later value: build with fuse=False and ask for the later layer, or read `in_place` in the plan."""
-        names = [layer.name for layer in self.layers]
+        names = [layer.output() for layer in self.layers]
         if name not in names:
             raise MiniAlexError(f"no layer is called {name!r}; this net has {', '.join(names)}")
         return self.ops.to_host(self._activations.views(self._n)[names.index(name) + 1])

@@ -194,6 +194,15 @@ def linear(op: str, *, x, w, y, b=None, groups, outputs) -> None:
     separate(op, {n: named[n] for n in outputs}, {n: a for n, a in named.items() if n not in outputs})
 
 
+def gate(op: str, gate, dx) -> None:
+    """Of dx's shape and apart from it, or None."""
+    if gate is not None:
+        floats(op, dx=dx, gate=gate)
+        shape(op, "gate", gate, dx.shape)
+        per_image(op, gate=gate)
+        separate(op, {"dx": dx}, {"gate": gate})
+
+
 def elementwise(op: str, *, outputs, in_place=True, **arrays) -> None:
     """Equal shapes; an output may be an input when `in_place`."""
     floats(op, **arrays)

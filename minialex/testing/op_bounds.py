@@ -17,7 +17,7 @@ from . import cases, unweighted
 from .compare import eps
 
 OUTPUTS = {"fprop": ("y",), "bprop": ("dx",), "dgrad": ("dx",), "wgrad": ("dw", "db"), "test": ("y",)}
-WEIGHTED = ("conv", "conv_relu", "local", "linear")
+WEIGHTED = ("conv", "conv_relu", "local", "linear", "linear_relu")
 ROUNDED = {"float32": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}         # relative error of an operand of a product
 
 Arrays = Mapping[str, np.ndarray]
@@ -68,7 +68,8 @@ def allowed(oracle: ModuleType, op: str, arrays: Arrays, options: Mapping[str, A
 def _weighted(oracle, op, arrays, options, dtype, rounded) -> dict[str, np.ndarray]:
     """4 eps op(|x|, |w|) for float32.  Operands rounded by at most r add 2 r op(|x|, |w|) in the worst case; as their errors are
     independent, more than 5 r sqrt(op(x^2, w^2)), six standard deviations, does not happen."""
-    linear = op.replace("conv_relu", "conv")
+    linear, dropout = op.replace("_relu", ""), options.get("dropout")
+    options = {name: value for name, value in options.items() if name != "dropout"}
 
     def of(function):
         given = {name: function(a.astype(np.float64)) for name, a in inputs(op, arrays).items()}
@@ -80,7 +81,7 @@ def _weighted(oracle, op, arrays, options, dtype, rounded) -> dict[str, np.ndarr
         squares = of(np.square)
         for name in bound:
             bound[name] = bound[name] + np.minimum(2.01 * rounded * absolute[name], 5 * rounded * np.sqrt(squares[name]))
-    return bound
+    return {name: value * dropout["scale"] for name, value in bound.items()} if dropout else bound
 
 
 def _loss(op, arrays, options, want, dtype) -> dict[str, np.ndarray]:
