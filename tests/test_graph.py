@@ -70,7 +70,8 @@ def test_two_steps_launch_the_same_kernels_with_the_same_bytes(backend, layers):
         rows += [captured(graph).kernels() for _ in range(2)]
     assert rows[0] == rows[1] == rows[2] == rows[3]
     names = [name.split("(")[0] for name, _ in rows[0]]
-    assert len(names) >= 10 and any("dropout" in name for name in names) and any("sgd" in name for name in names)
+    dropped = "dropout_vector" if layers is ODD else "sum_slices<Out>"          # behind a ReLU in the last kernel of its product
+    assert len(names) >= 10 and any(dropped in name for name in names) and any("sgd" in name for name in names)
 
 
 @emulated
@@ -86,7 +87,7 @@ def test_the_launches_of_numbers_differ(backend):
         return net.ops.kernels.capture(launch).kernels()
     base, other_step, other_rate = kernels(1, 0.01), kernels(2, 0.01), kernels(1, 0.02)
     assert [row[0] for row in base] == [row[0] for row in other_step] == [row[0] for row in other_rate]
-    assert [a[0].split()[0] for a, b in zip(base, other_step, strict=True) if a != b] == ["dropout_vector"]
+    assert [a[0].split()[0] for a, b in zip(base, other_step, strict=True) if a != b] == ["sum_slices<Out>"]
     assert [a[0].split("<")[0] for a, b in zip(base, other_rate, strict=True) if a != b] == ["sgd_update_kernel"]
 
 

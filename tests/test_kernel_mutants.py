@@ -68,7 +68,7 @@ def proofs(mutant: KernelMutant, ops: OnHost, oracle) -> Iterator[object]:
         for case in cases.small(rows):
             for op in ("fprop", "dgrad", "wgrad"):
                 yield lambda op=op, case=case: prove(ops, oracle, layer, f"{stem}_{op}", case, seed, ("zero_mean",))
-            if case.name in ("odd", "two_columns_joint"):
+            if case.name in ("odd", "two_columns_joint", "two_columns_four_groups"):
                 yield lambda case=case: prove_gate(ops, layer, case, seed)
     elif stem in unweighted.CASES:
         for case in cases.small(unweighted.CASES[stem]):
