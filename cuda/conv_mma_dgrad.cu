@@ -2,10 +2,10 @@
 // (r, s, map) of the maps in one column of y.
 //
 //   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
-//   tf32         128 x 128   256       174 / 180 / 220                           109,664
-//   tf32_64x64   64 x 64     128       127 / 132 / 148                            56,416
-//   bf16         128 x 128   256       201 / 202 / 219                            40,032
-//   bf16_64x64   64 x 64     128       153 / 150 / 157                            20,576
+//   tf32         128 x 128   256       180 / 184 / 212                           109,664
+//   tf32_64x64   64 x 64     128       131 / 136 / 142                            56,416
+//   bf16         128 x 128   256       189 / 198 / 220                            40,032
+//   bf16_64x64   64 x 64     128       158 / 155 / 156                            20,576
 #include <minialex/conv_mma_shape.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>

@@ -3,10 +3,10 @@
 // whose slice of dw and db waits in the workspace until sum_slices adds the ranges in their order.  A single range writes both itself.
 //
 //   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
-//   tf32         128 x 128   256       128 / 146 / 132                           104,480
-//   tf32_64x64   64 x 64     128       114 / 118 /  96                            55,328
-//   bf16         128 x 128   256       168 / 180 / 184                            34,848
-//   bf16_64x64   64 x 64     128       124 / 132 / 134                            18,464
+//   tf32         128 x 128   256       142 / 154 / 148                           104,480
+//   tf32_64x64   64 x 64     128       118 / 122 / 114                            55,328
+//   bf16         128 x 128   256       172 / 185 / 189                            34,848
+//   bf16_64x64   64 x 64     128       128 / 137 / 141                            18,464
 #include <minialex/conv_mma_shape.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>

@@ -3,8 +3,8 @@
 // inner pixel counts; at stride t one in t * t, the others are zeros that are multiplied (AlexNet's only such layer is its first).
 //
 //   variant        registers (sm_80, 90)  shared bytes  bytes from global memory / multiply-adds, of a slice
-//   tiled_128x128  120, 120               16,896        8,192 / 131,072
-//   tiled_64x64    79, 80                 17,408        8,192 / 65,536
+//   tiled_128x128  128, 119               16,896        8,192 / 131,072
+//   tiled_64x64    80, 79                 17,408        8,192 / 65,536
 #include <minialex/conv_variants.h>
 #include <minialex/gemm_tile.h>
 #include <minialex/kernel.h>

@@ -130,7 +130,8 @@ def calls(op: str, case: Any, rng: np.random.Generator) -> Iterator[dict[str, An
         yield {names[0]: numbers(case.x_shape), names[1]: Out(case.x_shape), **case.mask}
     elif stem == "loss":
         labels = rng.integers(0, case.K, case.N).astype(np.int32)
-        yield dict(x=numbers((case.N, case.K)), labels=labels, p=Out((case.N, case.K)), loss=Out((case.N,))) if kind == "fprop" else \
+        yield dict(x=numbers((case.N, case.K)), labels=labels, p=Out((case.N, case.K)), loss=Out((case.N,)),
+                   dx=Out((case.N, case.K)), scale=0.25) if kind == "fprop" else \
             dict(p=numbers((case.N, case.K)), labels=labels, dx=Out((case.N, case.K)), scale=0.25)
     elif stem == "sgd":
         w, v, dw = (numbers(case.size) for _ in range(3))

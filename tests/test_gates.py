@@ -17,8 +17,8 @@ from minialex.testing.onhost import OnHost
 
 # Odd shapes, vectors, several parts of a sum, several chains, and one product of each kind that no gate may enter before its end.
 CASES = {
-    "conv": ["odd", "channels_47_to_49", "two_columns_own", "two_columns_four_groups",
-             "two_columns_joint", "three_columns_joint", "stride_over_window"],
+    "conv": ["odd", "channels_47_to_49", "two_columns_own", "two_columns_four_groups", "two_columns_joint",
+             "three_columns_joint", "stride_over_window"],
     "local": ["odd", "two_columns_joint", "many_images"],
     "linear": ["odd", "two_columns_own", "three_columns_joint", "many_images"],
 }

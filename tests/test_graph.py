@@ -186,13 +186,13 @@ def test_fprop_in_between_changes_nothing(backend):
 
 # ---------------------------------------------------------------- how many launches a step has
 @emulated
-@pytest.mark.parametrize("precision, most", [("float32", 45), ("bf16", 39)])
+@pytest.mark.parametrize("precision, most", [("float32", 44), ("bf16", 38)])
 def test_a_step_has_no_more_launches_than_it_had(backend, precision, most):
     """Of the paper's shape at an eighth of the width; a fusion lowers the numbers here.  `python tests/launches.py` lists them."""
     load_or_skip(backend)
     found = launches.launches(launches.step("tiny", 32, precision))
     assert len(found["update"]) == 1 and 30 <= sum(map(len, found.values())) <= most
-    assert [sum("loss" in name for name in found[part]) for part in ("fprop", "bprop")] == [1, 1]
+    assert [sum("loss" in name for name in found[part]) for part in ("fprop", "bprop")] == [1, 0]
 
 
 # ---------------------------------------------------------------- columns on devices of their own

@@ -336,11 +336,11 @@ class Compiled:
         _float32("dropout_test", x)
         self._ring("dropout_test", (x.size,), x, y, factor, variant=variant)
 
-    def loss_fprop(self, x, labels, p, loss, *, variant=None):
+    def loss_fprop(self, x, labels, p, loss, *, dx=None, scale=1.0, variant=None):
         """A label that is no class gives a NaN: labels live on the device, and looking at them would stop the stream."""
-        checks.loss("loss_fprop", x=x, p=p, labels=labels, per_image_loss=loss, outputs=("p", "loss"))
+        checks.loss("loss_fprop", x=x, p=p, labels=labels, per_image_loss=loss, dx=dx, outputs=("p", "loss", "dx"))
         _float32("loss_fprop", x)
-        self._ring("loss_fprop", x.shape, x, labels, p, loss, variant=variant)
+        self._ring("loss_fprop", x.shape, x, labels, p, loss, dx, scale, variant=variant)
 
     def loss_bprop(self, p, labels, dx, *, scale, variant=None):
         checks.loss("loss_bprop", x=dx, p=p, labels=labels, outputs=("x",))

@@ -35,7 +35,8 @@ with relu=True gates dx by x.  The bits are those of the ops one after the other
 Precision.  set_precision("float32" | "tf32" | "bf16"): operands of products are rounded to it, sums stay float32; backends
 without tensor cores take "float32" alone.  Compiled backends take one more keyword, variant=None: a row of the op's table.
 
-Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); dx = (p - onehot) * scale.
+Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); dx = (p - onehot) * scale, which
+loss_fprop writes, too, where it is given one: the bits of loss_bprop.
 
 SGD.  w, v, dw are flat and equally long; segments is a tuple of (start, stop, rate, decay):
 v = momentum * v - decay * rate * w - rate * dw;  w = w + v   (the rate inside the velocity; paper, section 5).
@@ -107,7 +108,7 @@ OPS: dict[str, str] = {
     "dropout_fprop": f"(x, y, {_DROPOUT})",
     "dropout_bprop": f"(dy, dx, {_DROPOUT})",
     "dropout_test": "(x, y, *, factor)",
-    "loss_fprop": "(x, labels, p, loss)",
+    "loss_fprop": "(x, labels, p, loss, *, dx=None, scale=1.0)",
     "loss_bprop": "(p, labels, dx, *, scale)",
     # learning and input
     "sgd_update": "(w, v, dw, *, segments, momentum)",

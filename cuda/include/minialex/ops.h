@@ -211,6 +211,8 @@ struct LossFprop {
   const float* x;
   const int32_t* labels;
   float *p, *loss;
+  float* dx;                                           // nullptr, or loss_bprop's output, written, too
+  float scale;
   void* workspace;
 };
 struct LossBprop {
