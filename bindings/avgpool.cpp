@@ -17,7 +17,7 @@ MINIALEX_BIND(avgpool) {
   module.def("avgpool_bprop", [dims](const py::tuple& words, py::object dy, py::object dx, const Context& context, const Name& variant) {
     const Doorbell bell(avgpool_bprop(), context);
     const PoolDims d = dims(words);
-    bell.ring({d, nullptr, nullptr, bell.in<float>("dy", dy, d.y_size()), bell.out<float>("dx", dx, d.x_size()), nullptr}, variant);
+    bell.ring({d, nullptr, nullptr, bell.in<float>("dy", dy, d.y_size()), bell.out<float>("dx", dx, d.x_size()), false, nullptr}, variant);
   });
 }
 

@@ -53,6 +53,14 @@ template <class Call> class Doorbell {
     return array.is_none() ? nullptr : in<T>(name, array, count);
   }
 
+  // (threshold, scale, seed, step, layer, first, column, columns); the step is a number or an array of one.
+  DropoutMask mask(const py::tuple& words) const {
+    const bool number = py::isinstance<py::int_>(words[3]);
+    return {py::cast<uint64_t>(words[0]), static_cast<float>(py::cast<double>(words[1])), py::cast<uint64_t>(words[2]),
+            number ? py::cast<uint32_t>(words[3]) : 0, py::cast<uint32_t>(words[4]), py::cast<uint32_t>(words[5]), py::cast<int>(words[6]),
+            py::cast<int>(words[7]), number ? nullptr : in<int32_t>("step", words[3], 1)};
+  }
+
   void ring(Call call, const Name& variant) const {
     const size_t shared = runtime::shared_per_block(context_.device);
     const auto& row = variant ? forced(op_, call.dims, *variant, shared, name_) : choose(op_, call.dims, context_.precision.c_str(), shared);

@@ -8,14 +8,11 @@ MINIALEX_BIND(dropout) {
   // One multiplication by the mask under two names.
   const auto ring = [&module, dims](const char* op, const char* from, const char* to) {
     publish(module, dropout_fprop(), dims, op);
-    module.def(op, [=](const py::tuple& words, py::object x, py::object y, uint64_t threshold, double scale, uint64_t seed, py::object step,
-                       uint32_t layer, uint32_t first, int column, int columns, const Context& context, const Name& variant) {
+    module.def(op, [=](const py::tuple& words, py::object x, py::object y, const py::tuple& mask, const Context& context,
+                       const Name& variant) {
       const Doorbell bell(dropout_fprop(), context, op);
       const auto d = dims(words);
-      const bool number = py::isinstance<py::int_>(step);
-      const int32_t* dial = number ? nullptr : bell.in<int32_t>("step", step, 1);
-      bell.ring({d, bell.in<float>(from, x, d.size()), bell.out<float>(to, y, d.size()), threshold, static_cast<float>(scale), seed,
-                 number ? py::cast<uint32_t>(step) : 0, layer, first, column, columns, dial, nullptr}, variant);
+      bell.ring({d, bell.in<float>(from, x, d.size()), bell.out<float>(to, y, d.size()), bell.mask(mask), nullptr}, variant);
     });
   };
   ring("dropout_fprop", "x", "y");

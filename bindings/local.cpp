@@ -13,14 +13,15 @@ MINIALEX_BIND(local) {
     const ConvDims d = dims(words);
     const int64_t positions = int64_t(d.P) * d.Q;
     bell.ring({{d, bell.in<float>("x", x, d.x_size()), bell.in<float>("w", w, positions * d.w_size()),
-                bell.optional<float>("b", b, positions * d.K), bell.out<float>("y", y, d.y_size()), false, nullptr}}, variant);
+                bell.optional<float>("b", b, positions * d.K), bell.out<float>("y", y, d.y_size()), false, {}, nullptr}}, variant);
   });
-  module.def("local_dgrad", [dims](const py::tuple& words, py::object dy, py::object w, py::object dx, const Context& context,
-                                   const Name& variant) {
+  module.def("local_dgrad", [dims](const py::tuple& words, py::object dy, py::object w, py::object dx, py::object gate, double scale,
+                                   const Context& context, const Name& variant) {
     const Doorbell bell(local_dgrad(), context);
     const ConvDims d = dims(words);
     bell.ring({{d, bell.in<float>("dy", dy, d.y_size()), bell.in<float>("w", w, int64_t(d.P) * d.Q * d.w_size()),
-                bell.out<float>("dx", dx, d.x_size()), nullptr}}, variant);
+                bell.out<float>("dx", dx, d.x_size()), bell.optional<float>("gate", gate, d.x_size()), static_cast<float>(scale), nullptr}},
+              variant);
   });
   module.def("local_wgrad", [dims](const py::tuple& words, py::object x, py::object dy, py::object dw, py::object db, bool accumulate,
                                    const Context& context, const Name& variant) {

@@ -111,7 +111,7 @@ template <class Precision, class T, int VECTOR> struct Kernel {
 // Block x: a tile, those of one row of tiles side by side; y: a group; z: a phase, and a range of a part's depth, where the sum is cut.
 template <class Precision, class T, int VECTOR>
 __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) dgrad(ConvShape shape, Ranges ranges, const float* __restrict__ dy, const float* __restrict__ w,
-                                                               float* __restrict__ dx) {
+                                                               float* __restrict__ dx, const float* __restrict__ gate, float scale) {
   using K = Kernel<Precision, T, VECTOR>;
   MINIALEX_DYNAMIC_SHARED(typename K::Shared, shared);
   const ConvDims& d = shape.dims;
@@ -129,8 +129,8 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) dgrad(ConvShape shape, 
   for (int part = from; part < to; ++part) {
     const int first_map = group * d.Kg() + part * maps;
     product.run(Senders<VECTOR>(shape, phase, dy, first_map), Filters<VECTOR>(shape, phase, w, first_map), m, n, begin, end);
-    const ActivationOut out{dx + slice * d.x_size(), nullptr, shape.Cx, int64_t(d.N) * d.H * d.W, d.N * d.H * d.W, d.Cg(), group * d.Cg(),
-                            part == from, part + 1 == to, false};
+    const TileOut out{dx + slice * d.x_size(), nullptr, shape.Cx, int64_t(d.N) * d.H * d.W, d.N * d.H * d.W, d.Cg(), group * d.Cg(),
+                            part == from, part + 1 == to, false, gate, scale};
     product.each(m, n, [&](int row, int column, float left, float right) {
       if (row >= positions) return;
       if (d.stride > 1) {
@@ -155,8 +155,8 @@ template <class Precision, class T, int VECTOR> void launch(const ConvDgrad& c, 
                   d.stride * d.stride * (slices ? slices : 1));
   float* partial = static_cast<float*>(c.workspace);
   MINIALEX_LAUNCH((dgrad<Precision, T, VECTOR>), grid, dim3(T::THREADS), sizeof(typename Kernel<Precision, T, VECTOR>::Shared), stream, ConvShape(d), ranges,
-                  c.dy, c.w, slices ? partial : c.dx);
-  if (slices) add_up(partial, parts_of(d), ranges.count, nullptr, 1, 1, c.dx, d.x_size(), {false, false}, stream);
+                  c.dy, c.w, slices ? partial : c.dx, slices ? nullptr : c.gate, c.scale);
+  if (slices) add_up_dgrad(c, parts_of(d), ranges.count, stream);
 }
 
 }  // namespace

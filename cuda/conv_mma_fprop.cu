@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) fprop(ConvShape shape, 
   Multiply product(shared);
   for (int part = from; part < to; ++part) {
     product.run(Windows<VECTOR>(shape, x, group, part), Filters<VECTOR>(shape, w, group, part), m, n, begin, end);
-    product.each(m, n, ActivationOut{y + blockIdx.z * d.y_size(), b, shape.Ky, int64_t(d.N) * d.P * d.Q, d.N * d.P * d.Q, d.Kg(), group * d.Kg(),
-                                     part == from, part + 1 == to, relu});
+    product.each(m, n, TileOut{y + blockIdx.z * d.y_size(), b, shape.Ky, int64_t(d.N) * d.P * d.Q, d.N * d.P * d.Q, d.Kg(), group * d.Kg(),
+                                     part == from, part + 1 == to, relu, nullptr, 1.f});
   }
 }
 
@@ -108,7 +108,8 @@ template <class Precision, class T, int VECTOR> void launch(const ConvFprop& c, 
   float* partial = static_cast<float*>(c.workspace);
   MINIALEX_LAUNCH((fprop<Precision, T, VECTOR>), grid, dim3(T::THREADS), sizeof(typename Multiply::Shared), stream, ConvShape(d), ranges, c.x, c.w,
                   slices ? nullptr : c.b, slices ? partial : c.y, c.relu && !slices);
-  if (slices) add_up(partial, d.parts(), ranges.count, c.b, d.y_size() / d.Gy, d.Ky(), c.y, d.y_size(), {false, c.relu}, stream);
+  if (slices) add_up_fprop(c, d.parts(), ranges.count, c.b, c.relu, stream);
+  else if (c.dropout.columns) add_up_fprop(c, 1, 1, nullptr, false, stream);
 }
 
 }  // namespace

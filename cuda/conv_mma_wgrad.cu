@@ -1,6 +1,6 @@
 // Convolution on tensor cores, gradients of filters and biases: rows are the maps of a group, columns (r, s, c) of a filter, the
 // depth is all output positions.  It is cut into ranges by the number of positions alone; each range of a tile is a block,
-// whose slice of dw waits in the workspace until sum_slices adds the ranges in their order.  A single range writes dw itself.
+// whose slice of dw and db waits in the workspace until sum_slices adds the ranges in their order.  A single range writes both itself.
 //
 //   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
 //   tf32         128 x 128   256       128 / 152 / 136                           104,480
@@ -95,41 +95,57 @@ struct FilterOut {
   }
 };
 
-// Block x: a tile, y: a group, z: a range of positions.
+// The bias gradients of a tile's maps, from the numbers of dy on their way to the product, not yet rounded: number k of a range goes to
+// chain k % 8 of its map, whatever the tile, and the chains are added in order.
+constexpr int CHAINS = 8;
+template <class Copy, int M> struct BiasGradients {
+  static constexpr int EACH = CHAINS / Copy::DOWN;      // chains of a thread
+  static_assert(EACH * Copy::DOWN == CHAINS && Copy::COUNT % EACH == 0, "a thread's chains are the same in each step");
+  using Shared = float[CHAINS][M];
+  float sum[EACH][Copy::VECTOR] = {};
+
+  MINIALEX_DEVICE void add(const Copy& copy, int stage) {
+    copy.each_number(stage, [&](int i, int v, float number) { sum[i % EACH][v] = sum[i % EACH][v] + number; });
+  }
+  MINIALEX_DEVICE void store(Shared& chains, float* to, int maps, bool accumulate) const {
+    MINIALEX_UNROLL for (int e = 0; e < EACH; ++e)
+      MINIALEX_UNROLL for (int v = 0; v < Copy::VECTOR; ++v)
+        chains[int(threadIdx.x) / Copy::ACROSS + e * Copy::DOWN][int(threadIdx.x) % Copy::ACROSS * Copy::VECTOR + v] = sum[e][v];
+    __syncthreads();
+    const int map = threadIdx.x;
+    if (map >= M || map >= maps) return;
+    float total = chains[0][map];
+    for (int chain = 1; chain < CHAINS; ++chain) total = total + chains[chain][map];
+    to[map] = accumulate ? to[map] + total : total;
+  }
+};
+
+template <class Precision, class T, int VECTOR_DY, int VECTOR_X> struct Kernel {
+  using Multiply = mma::Product<Precision, T, Gradients<VECTOR_DY>, Seen<VECTOR_X>>;
+  using Biases = BiasGradients<typename Multiply::CopyA, T::M>;
+  union Shared {
+    typename Multiply::Shared tiles;
+    typename Biases::Shared chains;
+  };
+};
+
+// Block x: a tile, y: a group, z: a range of positions, whose slices lie `slice` numbers apart.  The first tile of a map has its db.
 template <class Precision, class T, int VECTOR_DY, int VECTOR_X>
 __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) wgrad(ConvShape shape, Ranges ranges, const float* __restrict__ x, const float* __restrict__ dy,
-                                                               float* __restrict__ dw, bool accumulate) {
-  using Multiply = mma::Product<Precision, T, Gradients<VECTOR_DY>, Seen<VECTOR_X>>;
-  MINIALEX_DYNAMIC_SHARED(typename Multiply::Shared, shared);
+                                                               float* __restrict__ dw, float* __restrict__ db, int64_t slice, bool accumulate) {
+  using K = Kernel<Precision, T, VECTOR_DY, VECTOR_X>;
+  MINIALEX_DYNAMIC_SHARED(typename K::Shared, shared);
   const ConvDims& d = shape.dims;
   const int width = d.R * d.S * d.Cg(), across = (width + T::N - 1) / T::N, group = blockIdx.y, range = blockIdx.z;
   const int m = int(blockIdx.x) / across * T::M, n = int(blockIdx.x) % across * T::N;
-  Multiply product(shared);
-  product.run(Gradients<VECTOR_DY>(shape, dy, group), Seen<VECTOR_X>(shape, x, group), m, n, range * ranges.length, ranges.end(range, d.N * d.P * d.Q));
-  product.each(m, n, FilterOut{dw + range * d.w_size() + int64_t(group) * d.Kg() * width, d.Kg(), width, accumulate});
-}
-
-// db, or a range's slice of it, from dy as it is: 32 maps side by side, 8 threads for each take every 8th position.
-constexpr int MAPS = 32, HELPERS = 8;
-
-__global__ void __launch_bounds__(MAPS * HELPERS) bias_gradient(ConvShape shape, Ranges ranges, const float* __restrict__ dy, float* __restrict__ db,
-                                                               bool accumulate) {
-  MINIALEX_SHARED(float, sums, [HELPERS][MAPS + 1]);
-  const ConvDims& d = shape.dims;
-  const int lane = int(threadIdx.x) % MAPS, helper = int(threadIdx.x) / MAPS, map = int(blockIdx.x) * MAPS + lane, range = blockIdx.y;
-  float sum = 0.f;
-  if (map < d.K) {
-    int k;
-    const int column = shape.Ky.divide(map, k), end = ranges.end(range, d.N * d.P * d.Q);
-    const float* from = dy + int64_t(column) * d.N * d.P * d.Q * d.Ky() + k;
-    for (int position = range * ranges.length + helper; position < end; position += HELPERS) sum = sum + from[int64_t(position) * d.Ky()];
-  }
-  sums[helper][lane] = sum;
-  __syncthreads();
-  if (helper || map >= d.K) return;
-  for (int other = 1; other < HELPERS; ++other) sum = sum + sums[other][lane];
-  float* to = db + int64_t(range) * d.K + map;
-  *to = accumulate ? *to + sum : sum;
+  typename K::Multiply product(shared.tiles);
+  typename K::Biases biases;
+  product.run(Gradients<VECTOR_DY>(shape, dy, group), Seen<VECTOR_X>(shape, x, group), m, n, range * ranges.length, ranges.end(range, d.N * d.P * d.Q),
+              [&](const typename K::Multiply::CopyA& copy, int stage) { if (n == 0) biases.add(copy, stage); });
+  product.each(m, n, FilterOut{dw + range * slice + int64_t(group) * d.Kg() * width, d.Kg(), width, accumulate});
+  if (n > 0) return;
+  __syncthreads();                                      // the tiles have been multiplied
+  biases.store(shared.chains, db + range * slice + group * d.Kg() + m, d.Kg() - m, accumulate);
 }
 
 // About 4,096 positions a range, so that AlexNet's few tiles fill a device; at most 128 ranges, since each writes a slice of dw, unless
@@ -140,22 +156,16 @@ Ranges ranges_of_positions(const ConvDims& d) {
 }
 
 template <class Precision, class T, int VECTOR_DY, int VECTOR_X> void launch(const ConvWgrad& c, Stream stream) {
-  using Multiply = mma::Product<Precision, T, Gradients<VECTOR_DY>, Seen<VECTOR_X>>;
   const ConvDims& d = c.dims;
   const Ranges ranges = ranges_of_positions(d);
-  const ConvShape shape(d);
-  const int64_t width = int64_t(d.R) * d.S * d.Cg();
+  const int64_t width = int64_t(d.R) * d.S * d.Cg(), slice = weights_slice(d.w_size(), d.K);
   const bool single = ranges.count == 1;
   float* dw = single ? c.dw : static_cast<float*>(c.workspace);
-  float* db = single ? c.db : dw + ranges.count * d.w_size();
+  float* db = single ? c.db : dw + d.w_size();
   const dim3 grid(narrow(ceil_div(d.Kg(), T::M) * ceil_div(width, T::N), "the number of tiles"), d.groups, ranges.count);
-  MINIALEX_LAUNCH((wgrad<Precision, T, VECTOR_DY, VECTOR_X>), grid, dim3(T::THREADS), sizeof(typename Multiply::Shared), stream, shape, ranges, c.x,
-                  c.dy, dw, single && c.accumulate);
-  MINIALEX_LAUNCH(bias_gradient, dim3(int(ceil_div(d.K, MAPS)), ranges.count), dim3(MAPS * HELPERS), 0, stream, shape, ranges, c.dy, db,
-                  single && c.accumulate);
-  if (single) return;
-  add_up(dw, 1, ranges.count, nullptr, 1, 1, c.dw, d.w_size(), {c.accumulate, false}, stream);
-  add_up(db, 1, ranges.count, nullptr, 1, 1, c.db, d.K, {c.accumulate, false}, stream);
+  MINIALEX_LAUNCH((wgrad<Precision, T, VECTOR_DY, VECTOR_X>), grid, dim3(T::THREADS), sizeof(typename Kernel<Precision, T, VECTOR_DY, VECTOR_X>::Shared),
+                  stream, ConvShape(d), ranges, c.x, c.dy, dw, db, slice, single && c.accumulate);
+  if (!single) add_up({dw, 1, ranges.count, d.w_size() + d.K, slice}, WeightsOut{c.dw, c.db, d.w_size(), c.accumulate}, stream);
 }
 
 }  // namespace
@@ -164,7 +174,7 @@ const char* refuses_wgrad(const ConvDims& d) { return refuses_sizes(d); }
 bool large_wgrad(const ConvDims& d) { return large_pays(d.Kg(), int64_t(d.R) * d.S * d.Cg(), int64_t(d.groups) * ranges_of_positions(d).count); }
 size_t workspace_wgrad(const ConvDims& d) {
   const int count = ranges_of_positions(d).count;
-  return count == 1 ? 0 : sizeof(float) * count * (d.w_size() + d.K);
+  return count == 1 ? 0 : sizeof(float) * count * weights_slice(d.w_size(), d.K);
 }
 
 template <class PRECISION, bool LARGE> void launch_wgrad(const ConvWgrad& c, Stream stream) {

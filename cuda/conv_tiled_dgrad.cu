@@ -3,8 +3,8 @@
 // inner pixel counts; at stride t one in t * t, the others are zeros that are multiplied (AlexNet's only such layer is its first).
 //
 //   variant        registers (sm_80, 90)  shared bytes  bytes from global memory / multiply-adds, of a slice
-//   tiled_128x128  120, 120               16,896        8,192 / 131,072
-//   tiled_64x64    79, 80                 17,408        8,192 / 65,536
+//   tiled_128x128  128, 119               16,896        8,192 / 131,072
+//   tiled_64x64    80, 79                 17,408        8,192 / 65,536
 #include <minialex/conv_variants.h>
 #include <minialex/gemm_tile.h>
 #include <minialex/kernel.h>
@@ -100,7 +100,8 @@ template <class Tile, bool ANY> struct Senders {
 // dx = D_0 of the first part, dx + D_g of the later ones.  ANY stride and any length of a part's sum; else stride 1 and one chain.
 template <class Tile, bool ANY, int BLOCKS>
 __global__ void __launch_bounds__(Tile::THREADS, BLOCKS)
-    conv_dgrad_tiled(ConvDims d, Plan plan, int part, const float* __restrict__ dy, const float* __restrict__ w, float* dx) {
+    conv_dgrad_tiled(ConvDims d, Plan plan, int part, const float* __restrict__ dy, const float* __restrict__ w, float* dx,
+                     const float* __restrict__ gate, float scale) {
   MINIALEX_SHARED(typename Tile::Shared, shared, );
   Senders<Tile, ANY> senders(d, plan, dy, w, blockIdx.z, part);
   float sum[Tile::TM][Tile::TN];
@@ -114,11 +115,15 @@ __global__ void __launch_bounds__(Tile::THREADS, BLOCKS)
     const int pixel = int(blockIdx.x) * Tile::M + row, channel = int(blockIdx.y) * Tile::N + column;
     const int c = int(blockIdx.z) * plan.channels + channel;
     if (pixel >= plan.pixels || channel >= plan.channels) return;
-    float* to = dx + ((int64_t(c / plan.Cx) * plan.pixels + pixel) * plan.Cx + c % plan.Cx);
+    const int64_t place = (int64_t(c / plan.Cx) * plan.pixels + pixel) * plan.Cx + c % plan.Cx;
+    float* to = dx + place;
+    const bool last = part + 1 == plan.parts && gate;
     if (plan.dx_vectors) {
-      store4(to, part ? add4(load4(to), load4(from)) : load4(from));
+      const float4 four = part ? add4(load4(to), load4(from)) : load4(from);
+      store4(to, last ? gated4(load4(gate + place), scale, four) : four);
     } else {
-      *to = part ? *to + *from : *from;
+      const float value = part ? *to + *from : *from;
+      *to = last ? gated(gate[place], scale, value) : value;
     }
   });
 }
@@ -127,7 +132,8 @@ template <class Tile, bool ANY, int BLOCKS> void launch(const ConvDgrad& c, Stre
   const Plan plan = plan_of(c.dims, Tile::K);
   const dim3 grid(ceil_div(plan.pixels, Tile::M), ceil_div(plan.channels, Tile::N), c.dims.groups);
   for (int part = 0; part < plan.parts; ++part)
-    MINIALEX_LAUNCH((conv_dgrad_tiled<Tile, ANY, BLOCKS>), grid, dim3(Tile::THREADS), 0, stream, c.dims, plan, part, c.dy, c.w, c.dx);
+    MINIALEX_LAUNCH((conv_dgrad_tiled<Tile, ANY, BLOCKS>), grid, dim3(Tile::THREADS), 0, stream, c.dims, plan, part, c.dy, c.w, c.dx, c.gate,
+                    c.scale);
 }
 
 }  // namespace

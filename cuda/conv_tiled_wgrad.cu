@@ -1,14 +1,14 @@
 // The gradients of filters and biases as a product of tiles: the rows of A are maps, the columns of B are the numbers a filter has
 // (tap, channel), the depth are the output pixels of all images.  The depth is cut into ranges of at most kChain pixels, a
-// function of N, P and Q alone; each range has its partial gradient in the workspace, and a second kernel adds them in their order.
+// function of N, P and Q alone; each range has its partial gradients in the workspace, and a second kernel adds them in their order.
 //
 //   variant        registers (sm_80, 90)  shared bytes  bytes from global memory / multiply-adds, of a slice
 //   tiled_128x128  123, 125               16,896        8,192 / 131,072
 //   tiled_64x64    80, 80                 17,408        8,192 / 65,536
 //   adding up      4 bytes read a weight and range, 4 written a weight
 #include <minialex/conv_variants.h>
-#include <minialex/gemm_tile.h>
 #include <minialex/kernel.h>
+#include <minialex/sum_slices.h>
 
 #include <algorithm>
 
@@ -25,6 +25,7 @@ struct Plan {
   int pixels, maps, inputs;                            // N P Q, the maps of a group, the numbers of a filter
   int Cx, Cg, Ky;                                      // of the dims, without the division
   int length, ranges;
+  int64_t slice;                                       // numbers from one range's partial gradients to the next's: dw, then db
   bool dy_vectors, x_vectors, dw_vectors;
 };
 
@@ -35,6 +36,7 @@ Plan plan_of(const ConvDims& d) {
   plan.maps = d.Kg(), plan.inputs = d.R * d.S * plan.Cg;
   plan.length = range_length(d);
   plan.ranges = static_cast<int>(ceil_div(plan.pixels, plan.length));
+  plan.slice = weights_slice(d.w_size(), d.K);
   plan.dy_vectors = plan.Ky % 4 == 0 && plan.maps % 4 == 0;
   plan.x_vectors = plan.Cx % 4 == 0 && plan.Cg % 4 == 0;
   plan.dw_vectors = plan.inputs % 4 == 0;
@@ -103,75 +105,74 @@ template <class Tile, bool VECTORS> struct Pixels {
   }
 };
 
+// The bias gradients of a tile's maps over a range: 32 maps, and 8 rows of threads that share out the range's pixels; their sums are
+// added in the order of the rows.
+constexpr int LANES = 32, ROWS = 8;
+using RowSums = float[ROWS][LANES];
+template <class Tile>
+MINIALEX_DEVICE void bias_gradients(const ConvDims& d, const Plan& plan, const float* dy, int group, int range, RowSums& sums, float* to) {
+  static_assert(Tile::THREADS == LANES * ROWS && Tile::M % LANES == 0, "all threads of a block take part");
+  const int lane = threadIdx.x % LANES, row = int(threadIdx.x) / LANES;
+  const int stop = min((range + 1) * plan.length, plan.pixels);
+  for (int first = int(blockIdx.y) * Tile::M; first < min((int(blockIdx.y) + 1) * Tile::M, plan.maps); first += LANES) {
+    const int k = group * plan.maps + first + lane;
+    const bool here = first + lane < plan.maps;
+    float sum = 0.f;
+    if (here) {
+      const float* sent = dy + (int64_t(k / plan.Ky) * plan.pixels * plan.Ky + k % plan.Ky);
+      for (int pixel = range * plan.length + row; pixel < stop; pixel += ROWS) sum = sum + sent[int64_t(pixel) * plan.Ky];
+    }
+    __syncthreads();                                   // the sums of the maps before have been added
+    sums[row][lane] = sum;
+    __syncthreads();
+    if (row > 0 || !here) continue;
+    for (int other = 1; other < ROWS; ++other) sum = sum + sums[other][lane];
+    to[k] = sum;
+  }
+}
+
+// blockIdx: x the numbers of a filter, behind the last of them the bias gradients; y the maps; z group * ranges + range.
 template <class Tile, bool VECTORS, int BLOCKS>
 __global__ void __launch_bounds__(Tile::THREADS, BLOCKS)
     conv_wgrad_tiled(ConvDims d, Plan plan, const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ partials) {
-  MINIALEX_SHARED(typename Tile::Shared, shared, );
+  union Shared {
+    typename Tile::Shared tiles;
+    RowSums sums;
+  };
+  MINIALEX_SHARED(Shared, shared, );
   const int group = int(blockIdx.z) / plan.ranges, range = int(blockIdx.z) % plan.ranges;
+  if (blockIdx.x + 1 == gridDim.x) {
+    bias_gradients<Tile>(d, plan, dy, group, range, shared.sums, partials + (range * plan.slice + d.w_size()));
+    return;
+  }
   Pixels<Tile, VECTORS> pixels(d, plan, dy, x, group, range);
   float sum[Tile::TM][Tile::TN];
   clear<Tile>(sum);
-  multiply<Tile>(shared, pixels, (pixels.stop - range * plan.length + Tile::K - 1) / Tile::K, sum);
-  hand_over<Tile>(shared, sum, plan.dw_vectors, [&](int row, int column, const float* from) {
+  multiply<Tile>(shared.tiles, pixels, (pixels.stop - range * plan.length + Tile::K - 1) / Tile::K, sum);
+  hand_over<Tile>(shared.tiles, sum, plan.dw_vectors, [&](int row, int column, const float* from) {
     const int map = int(blockIdx.y) * Tile::M + row, input = int(blockIdx.x) * Tile::N + column;
     if (map >= plan.maps || input >= plan.inputs) return;
     const int block = int(blockIdx.z) / plan.ranges * plan.maps + map;
-    float* to = partials + ((int64_t(int(blockIdx.z) % plan.ranges) * d.K + block) * plan.inputs + input);
+    float* to = partials + (int(blockIdx.z) % plan.ranges * plan.slice + int64_t(block) * plan.inputs + input);
     if (plan.dw_vectors) store4(to, load4(from));
     else *to = *from;
   });
 }
 
-// 32 maps, and 8 rows of threads that share out a range's pixels; their sums are added in the order of the rows.
-constexpr int LANES = 32, ROWS = 8;
-__global__ void __launch_bounds__(LANES* ROWS)
-    conv_wgrad_bias(ConvDims d, Plan plan, const float* __restrict__ dy, float* __restrict__ partials) {
-  MINIALEX_SHARED(float, sums, [ROWS][LANES]);
-  const int lane = threadIdx.x % LANES, row = int(threadIdx.x) / LANES, range = blockIdx.y;
-  const int k = int(blockIdx.x) * LANES + lane;
-  const int stop = min((range + 1) * plan.length, plan.pixels);
-  float sum = 0.f;
-  if (k < d.K) {
-    const float* sent = dy + (int64_t(k / plan.Ky) * plan.pixels * plan.Ky + k % plan.Ky);
-    for (int pixel = range * plan.length + row; pixel < stop; pixel += ROWS) sum = sum + sent[int64_t(pixel) * plan.Ky];
-  }
-  sums[row][lane] = sum;
-  __syncthreads();
-  if (row > 0 || k >= d.K) return;
-  for (int other = 1; other < ROWS; ++other) sum = sum + sums[other][lane];
-  partials[int64_t(range) * d.K + k] = sum;
-}
-
-constexpr int THREADS = 256;
-__global__ void __launch_bounds__(THREADS)
-    conv_wgrad_add(const float* __restrict__ partials, float* __restrict__ gradient, int64_t size, int ranges, bool accumulate) {
-  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
-  if (i >= size) return;
-  ChainedSum sum;
-  for (int range = 0; range < ranges; ++range) sum.add(partials[range * size + i], 1.f);
-  gradient[i] = accumulate ? gradient[i] + sum.value() : sum.value();
-}
-
 template <class Tile, bool VECTORS, int BLOCKS> void launch(const ConvWgrad& c, Stream stream) {
   const ConvDims& d = c.dims;
   const Plan plan = plan_of(d);
-  float *dw = static_cast<float*>(c.workspace), *db = dw + plan.ranges * d.w_size();
+  float* partials = static_cast<float*>(c.workspace);
   const int products = narrow(int64_t(d.groups) * plan.ranges, "groups times ranges");
-  const dim3 grid(ceil_div(plan.inputs, Tile::N), ceil_div(plan.maps, Tile::M), products);
-  MINIALEX_LAUNCH((conv_wgrad_tiled<Tile, VECTORS, BLOCKS>), grid, dim3(Tile::THREADS), 0, stream, d, plan, c.x, c.dy, dw);
-  MINIALEX_LAUNCH(conv_wgrad_bias, dim3(ceil_div(d.K, LANES), plan.ranges), dim3(LANES * ROWS), 0, stream, d, plan, c.dy, db);
-  const auto add = [&](const float* partials, float* gradient, int64_t size) {
-    const dim3 blocks(narrow(ceil_div(size, THREADS), "the number of blocks"));
-    MINIALEX_LAUNCH(conv_wgrad_add, blocks, dim3(THREADS), 0, stream, partials, gradient, size, plan.ranges, c.accumulate);
-  };
-  add(dw, c.dw, d.w_size());
-  add(db, c.db, d.K);
+  const dim3 grid(ceil_div(plan.inputs, Tile::N) + 1, ceil_div(plan.maps, Tile::M), products);
+  MINIALEX_LAUNCH((conv_wgrad_tiled<Tile, VECTORS, BLOCKS>), grid, dim3(Tile::THREADS), 0, stream, d, plan, c.x, c.dy, partials);
+  add_up({partials, 1, plan.ranges, d.w_size() + d.K, plan.slice}, WeightsOut{c.dw, c.db, d.w_size(), c.accumulate}, stream);
 }
 
 }  // namespace
 
 int64_t conv_wgrad_ranges(const ConvDims& d) { return ceil_div(int64_t(d.N) * d.P * d.Q, range_length(d)); }
-size_t conv_wgrad_tiled_workspace(const ConvDims& d) { return conv_wgrad_ranges(d) * (d.w_size() + d.K) * sizeof(float); }
+size_t conv_wgrad_tiled_workspace(const ConvDims& d) { return conv_wgrad_ranges(d) * weights_slice(d.w_size(), d.K) * sizeof(float); }
 void conv_wgrad_tiled_128x128(const ConvWgrad& c, Stream stream) { launch<Tile128x128, true, 2>(c, stream); }
 void conv_wgrad_tiled_64x64(const ConvWgrad& c, Stream stream) {
   const Plan plan = plan_of(c.dims);

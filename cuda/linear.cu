@@ -12,6 +12,7 @@
 #include <minialex/linear_mma.h>
 #include <minialex/linear_variants.h>
 #include <minialex/ops.h>
+#include <minialex/sum_slices.h>
 
 namespace minialex {
 namespace {
@@ -65,9 +66,11 @@ __global__ void __launch_bounds__(THREADS) linear_dgrad_direct(LinearDims d, con
 }
 
 __global__ void __launch_bounds__(THREADS) linear_wgrad_direct(LinearDims d, const float* __restrict__ x, const float* __restrict__ dy,
-                                                               float* __restrict__ dw, bool accumulate) {
+                                                               float* __restrict__ dw, float* __restrict__ db, bool accumulate) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.w_size()) return;
+  if (i < d.K)
+    for (int done = 0; done < d.N; done += kChain) linear_bias_gradient(d, dy, db, int(i), done, accumulate || done);
   const int Ky = d.Ky(), k = int(i / d.row()), g = k / Ky, place = int(i % d.row());
   const int gx = d.groups == 1 ? place / d.F : g;
   const float* left = dy + int64_t(g) * d.N * Ky + k % Ky;
@@ -78,46 +81,19 @@ __global__ void __launch_bounds__(THREADS) linear_wgrad_direct(LinearDims d, con
   }
 }
 
-__global__ void __launch_bounds__(THREADS) linear_bias_kernel(LinearDims d, const float* __restrict__ dy, float* __restrict__ db, bool accumulate) {
-  const int64_t k = int64_t(blockIdx.x) * THREADS + threadIdx.x;
-  if (k >= d.K) return;
-  const int Ky = d.Ky();
-  const float* from = dy + k / Ky * d.N * Ky + k % Ky;
-  float total = accumulate ? db[k] : 0.f;
-  for (int done = 0; done < d.N; done += kChain) {
-    float sum = 0.f;
-    for (int n = done; n < min(done + kChain, d.N); ++n) sum += from[int64_t(n) * Ky];
-    total = accumulate || done ? __fadd_rn(total, sum) : sum;
-  }
-  db[k] = total;
-}
-
-// out = the partial sums of `parts` columns of `chains` chains, each as large as out, which is (columns, N, inner).
-__global__ void __launch_bounds__(THREADS) linear_add_chains(const float* __restrict__ partial, const float* __restrict__ b,
-                                                             float* __restrict__ out, int64_t size, int parts, int chains, int N, int inner) {
-  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
-  if (i >= size) return;
-  float sum = 0.f;
-  for (int part = 0; part < parts; ++part) {
-    const float* from = partial + int64_t(part) * chains * size + i;
-    float product = from[0];
-    for (int c = 1; c < chains; ++c) product = __fadd_rn(product, from[c * size]);
-    sum = part ? __fadd_rn(sum, product) : product;
-  }
-  out[i] = b ? __fadd_rn(sum, b[i / inner / N * inner + i % inner]) : sum;
-}
-
 dim3 blocks(int64_t size) { return dim3(narrow(ceil_div(size, THREADS), "the number of blocks")); }
 
 void launch_fprop_direct(const LinearFprop& c, Stream stream) {
   MINIALEX_LAUNCH(linear_fprop_direct, blocks(c.dims.y_size()), dim3(THREADS), 0, stream, c.dims, c.x, c.w, c.b, c.y);
+  finish_fprop(c, stream);
 }
 void launch_dgrad_direct(const LinearDgrad& c, Stream stream) {
   MINIALEX_LAUNCH(linear_dgrad_direct, blocks(c.dims.x_size()), dim3(THREADS), 0, stream, c.dims, c.dy, c.w, c.dx);
+  finish_dgrad(c, stream);
 }
 void launch_wgrad_direct(const LinearWgrad& c, Stream stream) {
-  MINIALEX_LAUNCH(linear_wgrad_direct, blocks(c.dims.w_size()), dim3(THREADS), 0, stream, c.dims, c.x, c.dy, c.dw, c.accumulate);
-  linear_bias_gradient(c, stream);
+  MINIALEX_LAUNCH(linear_wgrad_direct, blocks(c.dims.w_size()), dim3(THREADS), 0, stream, c.dims, c.x, c.dy, c.dw, c.db,
+                  c.accumulate);
 }
 
 // At most so many images that a larger tile would be mostly empty.
@@ -133,19 +109,18 @@ bool wide_wgrad(const LinearDims& d) { return wide_blocks(d.Ky(), d.F) * d.Gy * 
 }  // namespace
 
 void add_fprop_chains(const LinearFprop& c, Stream stream) {
-  const LinearDims& d = c.dims;
-  if (fprop_sums(d) > 1)
-    MINIALEX_LAUNCH(linear_add_chains, blocks(d.y_size()), dim3(THREADS), 0, stream, static_cast<const float*>(c.workspace), c.b, c.y, d.y_size(),
-                    d.parts(), chains_of(d.F), d.N, d.Ky());
+  if (fprop_sums(c.dims) > 1) add_up_fprop(c, c.dims.parts(), chains_of(c.dims.F), c.b, c.relu, stream);
+  else finish_fprop(c, stream);
 }
 void add_dgrad_chains(const LinearDgrad& c, Stream stream) {
-  const LinearDims& d = c.dims;
-  if (dgrad_sums(d) > 1)
-    MINIALEX_LAUNCH(linear_add_chains, blocks(d.x_size()), dim3(THREADS), 0, stream, static_cast<const float*>(c.workspace), nullptr, c.dx,
-                    d.x_size(), d.groups == 1 ? d.Gy : 1, chains_of(d.Ky()), d.N, d.F);
+  if (dgrad_sums(c.dims) > 1) add_up_dgrad(c, c.dims.groups == 1 ? c.dims.Gy : 1, chains_of(c.dims.Ky()), stream);
+  else finish_dgrad(c, stream);
 }
-void linear_bias_gradient(const LinearWgrad& c, Stream stream) {
-  if (c.db) MINIALEX_LAUNCH(linear_bias_kernel, blocks(c.dims.K), dim3(THREADS), 0, stream, c.dims, c.dy, c.db, c.accumulate);
+void finish_fprop(const LinearFprop& c, Stream stream) {
+  if (c.relu || c.dropout.columns) add_up_fprop(c, 1, 1, nullptr, c.relu, stream);
+}
+void finish_dgrad(const LinearDgrad& c, Stream stream) {
+  if (c.gate) add_up_dgrad(c, 1, 1, stream);
 }
 
 const Op<LinearFprop>& linear_fprop() {

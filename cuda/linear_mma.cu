@@ -22,10 +22,10 @@ size_t workspace_dgrad(const LinearDims& d) { return conv_mma::workspace_dgrad(a
 size_t workspace_wgrad(const LinearDims& d) { return conv_mma::workspace_wgrad(as_conv(d)); }
 
 template <class PRECISION, bool LARGE> void launch_fprop(const LinearFprop& c, Stream stream) {
-  conv_mma::launch_fprop<PRECISION, LARGE>({as_conv(c.dims), c.x, c.w, c.b, c.y, false, c.workspace}, stream);
+  conv_mma::launch_fprop<PRECISION, LARGE>({as_conv(c.dims), c.x, c.w, c.b, c.y, c.relu, c.dropout, c.workspace}, stream);
 }
 template <class PRECISION, bool LARGE> void launch_dgrad(const LinearDgrad& c, Stream stream) {
-  conv_mma::launch_dgrad<PRECISION, LARGE>({as_conv(c.dims), c.dy, c.w, c.dx, c.workspace}, stream);
+  conv_mma::launch_dgrad<PRECISION, LARGE>({as_conv(c.dims), c.dy, c.w, c.dx, c.gate, c.scale, c.workspace}, stream);
 }
 template <class PRECISION, bool LARGE> void launch_wgrad(const LinearWgrad& c, Stream stream) {
   conv_mma::launch_wgrad<PRECISION, LARGE>({as_conv(c.dims), c.x, c.dy, c.dw, c.db, c.accumulate, c.workspace}, stream);

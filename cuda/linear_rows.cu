@@ -105,10 +105,12 @@ constexpr int OUTPUTS = 4;                              // of a thread of wgrad:
 
 // blockIdx: x 512 features of a row of w, the rows in fours.
 __global__ void __launch_bounds__(THREADS) linear_wgrad_rows_kernel(LinearDims d, const float* __restrict__ x, const float* __restrict__ dy,
-                                                                    float* __restrict__ dw, bool accumulate, int across) {
+                                                                    float* __restrict__ dw, float* __restrict__ db, bool accumulate, int across) {
   const int Ky = d.Ky(), fours = (Ky + OUTPUTS - 1) / OUTPUTS;
   const int place = (int(blockIdx.x) % across * THREADS + int(threadIdx.x)) * 4;
   const int g = int(blockIdx.x) / across / fours, k = int(blockIdx.x) / across % fours * OUTPUTS;
+  if (int(blockIdx.x) % across == 0 && int(threadIdx.x) < min(OUTPUTS, Ky - k))
+    linear_bias_gradient(d, dy, db, g * Ky + k + int(threadIdx.x), 0, accumulate);
   if (place >= d.row()) return;
   const bool vectors = d.F % 4 == 0;                    // then a vector lies within one column of x, too
   MINIALEX_UNROLL
@@ -173,8 +175,7 @@ void linear_wgrad_rows(const LinearWgrad& c, Stream stream) {
   const int across = static_cast<int>(ceil_div(d.row(), THREADS * 4));
   const int64_t blocks = across * ceil_div(d.Ky(), OUTPUTS) * d.Gy;
   MINIALEX_LAUNCH(linear_wgrad_rows_kernel, dim3(narrow(blocks, "the number of blocks")), dim3(THREADS), 0, stream, d, c.x, c.dy, c.dw,
-                  c.accumulate, across);
-  linear_bias_gradient(c, stream);
+                  c.db, c.accumulate, across);
 }
 
 }  // namespace minialex

@@ -164,15 +164,19 @@ __global__ void __launch_bounds__(Tile::THREADS, kBlocks<Tile>) linear_chains(Ta
               gridDim.z == 1 ? task.bias(g) : nullptr, false, corner, sum);
 }
 
-// The chain of images from `start` on; `add` to what dw holds.
+// The chain of images from `start` on; `add` to what dw and db hold.
 template <class Tile>
-__global__ void __launch_bounds__(Tile::THREADS, kBlocks<Tile>) linear_wgrad_chain(WgradTask task, float* __restrict__ dw, int start, bool add) {
+__global__ void __launch_bounds__(Tile::THREADS, kBlocks<Tile>)
+    linear_wgrad_chain(WgradTask task, float* __restrict__ dw, float* __restrict__ db, int start, bool add) {
   MINIALEX_SHARED(typename Tile::Shared, shared, );
   const int g = int(blockIdx.y);
   const Corner<Tile> corner(task.rows());
   float sum[Tile::TM][Tile::TN];
   one_chain<Tile>(shared, task, task.factors(g), corner, start, min(start + WgradTask::CHAIN, task.depth()), sum);
   store<Tile>(shared, dw + task.place(g), task.stride(), task.rows(), task.columns(), nullptr, add, corner, sum);
+  const int k = corner.row + int(threadIdx.x);          // the first tile of an output has its bias
+  if (corner.column == 0 && g % task.d.parts() == 0 && int(threadIdx.x) < Tile::M && k < task.rows())
+    linear_bias_gradient(task.d, task.dy, db, g / task.d.parts() * task.rows() + k, start, add);
 }
 
 template <class Tile, class Task> dim3 grid(const Task& task, int sums) {
@@ -201,8 +205,8 @@ template <class Tile> void dgrad(const LinearDgrad& c, Stream stream) {
 template <class Tile> void wgrad(const LinearWgrad& c, Stream stream) {
   const WgradTask task{c.dims, c.x, c.dy};
   for (int start = 0; start < c.dims.N; start += WgradTask::CHAIN)      // a batch beyond one chain is rare: one launch each
-    MINIALEX_LAUNCH(linear_wgrad_chain<Tile>, (grid<Tile>(task, 1)), dim3(Tile::THREADS), 0, stream, task, c.dw, start, c.accumulate || start > 0);
-  linear_bias_gradient(c, stream);
+    MINIALEX_LAUNCH(linear_wgrad_chain<Tile>, (grid<Tile>(task, 1)), dim3(Tile::THREADS), 0, stream, task, c.dw, c.db, start,
+                    c.accumulate || start > 0);
 }
 
 }  // namespace

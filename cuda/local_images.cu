@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(THREADS, 2)
 }
 
 __global__ void __launch_bounds__(THREADS, 2)
-    local_dgrad_images_kernel(ConvDims d, const float* __restrict__ dy, const float* __restrict__ w, float* __restrict__ dx) {
+    local_dgrad_images_kernel(ConvDims d, const float* __restrict__ dy, const float* __restrict__ w, float* __restrict__ dx,
+                              const float* __restrict__ gate, float scale) {
   const int steps = (d.N + IMAGES - 1) / IMAGES, Ky = d.Ky(), Cx = d.Cx();
   const int64_t i = conv_direct::number();
   if (i >= int64_t(d.Gx) * steps * d.H * d.W * Cx) return;
@@ -93,8 +94,10 @@ __global__ void __launch_bounds__(THREADS, 2)
     MINIALEX_UNROLL for (int n = 0; n < IMAGES; ++n) total[n] = first == group * d.Kg() ? sum[n].value() : total[n] + sum[n].value();
   }
   MINIALEX_UNROLL for (int n = 0; n < IMAGES; ++n)
-    if (at.first + n < d.N)
-      dx[(((int64_t(at.g) * d.N + at.first + n) * d.H + at.row) * d.W + at.column) * Cx + at.channel] = total[n];
+    if (at.first + n < d.N) {
+      const int64_t place = (((int64_t(at.g) * d.N + at.first + n) * d.H + at.row) * d.W + at.column) * Cx + at.channel;
+      dx[place] = gate ? gated(gate[place], scale, total[n]) : total[n];
+    }
 }
 
 __global__ void __launch_bounds__(THREADS) local_wgrad_vector_kernel(ConvDims d, const float* __restrict__ x, const float* __restrict__ dy,
@@ -131,7 +134,8 @@ void local_fprop_images(const LocalFprop& c, Stream stream) {
 }
 void local_dgrad_images(const LocalDgrad& c, Stream stream) {
   const int64_t threads = ceil_div(c.dims.N, IMAGES) * c.dims.H * c.dims.W * c.dims.C;
-  MINIALEX_LAUNCH(local_dgrad_images_kernel, conv_direct::blocks(threads), dim3(THREADS), 0, stream, c.dims, c.dy, c.w, c.dx);
+  MINIALEX_LAUNCH(local_dgrad_images_kernel, conv_direct::blocks(threads), dim3(THREADS), 0, stream, c.dims, c.dy, c.w, c.dx,
+                  c.gate, c.scale);
 }
 void local_wgrad_vector(const LocalWgrad& c, Stream stream) {
   const int64_t positions = int64_t(c.dims.P) * c.dims.Q;

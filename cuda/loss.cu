@@ -1,7 +1,7 @@
 // Softmax and multinomial logistic loss (paper, section 3.5):
 //   p = softmax(x), loss[n] = log(sum of exp(x[n, k])) - x[n, label], dx = (p - onehot) * scale.
 //
-//   warp     forward: a warp a row, lanes in turn over the logits, sums by a tree of shuffles
+//   warp     forward: a warp a row, lanes in turn over the logits, sums by a tree of shuffles; in training dx on the way
 //   vector   backward: 4 floats a thread, where a row is whole vectors
 //   direct   forward: a thread a row; backward: a thread a number; any shape
 //
@@ -32,8 +32,9 @@ MINIALEX_DEVICE float gradient(float p, int k, int label, int K, float scale) {
   return __fmul_rn(k == label ? p - 1.f : p, scale);
 }
 
-__global__ void __launch_bounds__(THREADS) loss_fprop_direct(LossDims d, const float* __restrict__ x, const int32_t* __restrict__ labels,
-                                                             float* __restrict__ p, float* __restrict__ loss) {
+__global__ void __launch_bounds__(THREADS, 8) loss_fprop_direct(LossDims d, const float* __restrict__ x, const int32_t* __restrict__ labels,
+                                                             float* __restrict__ p, float* __restrict__ loss, float* __restrict__ dx,
+                                                             float scale) {
   const int64_t n = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (n >= d.N) return;
   const float* row = x + n * d.K;
@@ -46,13 +47,16 @@ __global__ void __launch_bounds__(THREADS) loss_fprop_direct(LossDims d, const f
     for (int k = start; k < min(start + CHAIN, d.K); ++k) chain += out[k] = expf(row[k] - largest);
     total += chain;
   }
-  for (int k = 0; k < d.K; ++k) out[k] /= total;
+  for (int k = 0; k < d.K; ++k) {
+    out[k] /= total;
+    if (dx) dx[n * d.K + k] = gradient(out[k], k, labels[n], d.K, scale);
+  }
   loss[n] = loss_of(row, labels[n], d.K, largest, total);
 }
 
 // Lane l adds the numbers l, l + 32, ...: 32 chains of K / 32, then five rounds of pairs whose order is that of the lanes.
-__global__ void __launch_bounds__(THREADS) loss_fprop_warp(LossDims d, const float* __restrict__ x, const int32_t* __restrict__ labels,
-                                                           float* __restrict__ p, float* __restrict__ loss) {
+__global__ void __launch_bounds__(THREADS, 8) loss_fprop_warp(LossDims d, const float* __restrict__ x, const int32_t* __restrict__ labels,
+                                                           float* __restrict__ p, float* __restrict__ loss, float* __restrict__ dx, float scale) {
   const int lane = int(threadIdx.x) % WARP;
   const int64_t n = int64_t(blockIdx.x) * WARPS + int(threadIdx.x) / WARP;
   if (n >= d.N) return;                                 // the whole warp
@@ -64,7 +68,10 @@ __global__ void __launch_bounds__(THREADS) loss_fprop_warp(LossDims d, const flo
   float total = 0.f;
   for (int k = lane; k < d.K; k += WARP) total += out[k] = expf(row[k] - largest);
   for (int apart = WARP / 2; apart > 0; apart /= 2) total += __shfl_xor_sync(0xFFFFFFFFu, total, apart);
-  for (int k = lane; k < d.K; k += WARP) out[k] /= total;       // each lane reads what it wrote
+  for (int k = lane; k < d.K; k += WARP) {              // each lane reads what it wrote
+    out[k] /= total;
+    if (dx) dx[n * d.K + k] = gradient(out[k], k, labels[n], d.K, scale);
+  }
   if (lane == 0) loss[n] = loss_of(row, labels[n], d.K, largest, total);
 }
 
@@ -90,10 +97,10 @@ const char* needs_whole_vectors(const LossDims& d) { return d.K % 4 ? "a row is 
 dim3 blocks(int64_t work, int per_block) { return dim3(narrow(ceil_div(work, per_block), "the number of blocks")); }
 
 void launch_fprop_warp(const LossFprop& c, Stream stream) {
-  MINIALEX_LAUNCH(loss_fprop_warp, blocks(c.dims.N, WARPS), dim3(THREADS), 0, stream, c.dims, c.x, c.labels, c.p, c.loss);
+  MINIALEX_LAUNCH(loss_fprop_warp, blocks(c.dims.N, WARPS), dim3(THREADS), 0, stream, c.dims, c.x, c.labels, c.p, c.loss, c.dx, c.scale);
 }
 void launch_fprop_direct(const LossFprop& c, Stream stream) {
-  MINIALEX_LAUNCH(loss_fprop_direct, blocks(c.dims.N, THREADS), dim3(THREADS), 0, stream, c.dims, c.x, c.labels, c.p, c.loss);
+  MINIALEX_LAUNCH(loss_fprop_direct, blocks(c.dims.N, THREADS), dim3(THREADS), 0, stream, c.dims, c.x, c.labels, c.p, c.loss, c.dx, c.scale);
 }
 void launch_bprop_vector(const LossBprop& c, Stream stream) {
   MINIALEX_LAUNCH(loss_bprop_vector, blocks(int64_t(c.dims.N) * c.dims.K, THREADS * 4), dim3(THREADS), 0, stream, c.dims, c.p, c.labels, c.dx,

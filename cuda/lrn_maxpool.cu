@@ -14,8 +14,6 @@ namespace {
 constexpr int THREADS = 256, DIRECT_THREADS = 128;
 constexpr int MOST_SHARED = 95 * 1024;                 // two blocks share an SM; 4 KiB are left for what bprop has besides
 
-MINIALEX_DEVICE float masked(bool relu, float x, float dx) { return !relu || x > 0.f ? dx : 0.f; }
-
 // ---- direct: each block has one row of y (fprop) or of x (bprop) of one image.
 template <bool PAPER>
 __global__ void __launch_bounds__(DIRECT_THREADS)

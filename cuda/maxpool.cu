@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(THREADS) maxpool_fprop_direct(const float* __r
 
 __global__ void __launch_bounds__(THREADS, 8)
     maxpool_bprop_direct(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx,
-                         PoolDims d) {
+                         PoolDims d, bool relu) {
   const int image = blockIdx.x / d.H, h = blockIdx.x % d.H;
   x += int64_t(image) * d.H * d.W * d.C;
   y += int64_t(image) * d.P * d.Q * d.C;
@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(THREADS, 8)
   for (int64_t i = threadIdx.x; i < int64_t(d.W) * d.C; i += THREADS) {
     const int w = int(i / d.C), c = int(i % d.C);
     const auto value = [&](int r, int s) { return x[(int64_t(r) * d.W + s) * d.C + c]; };
-    dx[i] = pool_gradient(d, h, w, value(h, w), y + c, dy + c, value);
+    const float here = value(h, w);
+    dx[i] = masked(relu, here, pool_gradient(d, h, w, here, y + c, dy + c, value));
   }
 }
 
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(THREADS) maxpool_fprop_vector(const float* __r
 template <int WINDOW, int STRIDE>
 __global__ void __launch_bounds__(THREADS)
     maxpool_bprop_vector(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx,
-                         PoolDims d) {
+                         PoolDims d, bool relu) {
   if (WINDOW) d.window = WINDOW;
   if (STRIDE) d.stride = STRIDE;
   const int image = blockIdx.x / d.H, h = blockIdx.x % d.H, quads = d.C / 4;
@@ -76,7 +77,9 @@ __global__ void __launch_bounds__(THREADS)
     const int w = i / quads, c = (i - w * quads) * 4;
     const auto value = [&](int r, int s, int channel) { return x[(int64_t(r) * d.W + s) * d.C + c + channel]; };
     const Quad here = load_quad(x + (int64_t(h) * d.W + w) * d.C + c);
-    store_quad(dx + int64_t(i) * 4, pool_gradient(d, h, w, here, y + c, dy + c, value));
+    Quad sum = pool_gradient(d, h, w, here, y + c, dy + c, value);
+    MINIALEX_UNROLL for (int e = 0; e < 4; ++e) sum.v[e] = masked(relu, here.v[e], sum.v[e]);
+    store_quad(dx + int64_t(i) * 4, sum);
   }
 }
 
@@ -93,7 +96,7 @@ void launch_fprop_direct(const PoolFprop& c, Stream stream) {
   MINIALEX_LAUNCH(maxpool_fprop_direct, blocks(c.dims, c.dims.P), dim3(THREADS), 0, stream, c.x, c.y, c.dims);
 }
 void launch_bprop_direct(const PoolBprop& c, Stream stream) {
-  MINIALEX_LAUNCH(maxpool_bprop_direct, blocks(c.dims, c.dims.H), dim3(THREADS), 0, stream, c.x, c.y, c.dy, c.dx, c.dims);
+  MINIALEX_LAUNCH(maxpool_bprop_direct, blocks(c.dims, c.dims.H), dim3(THREADS), 0, stream, c.x, c.y, c.dy, c.dx, c.dims, c.relu);
 }
 void launch_fprop_vector(const PoolFprop& c, Stream stream) {
   MINIALEX_LAUNCH((paper(c.dims) ? maxpool_fprop_vector<3, 2> : maxpool_fprop_vector<0, 0>), blocks(c.dims, c.dims.P), dim3(THREADS), 0,
@@ -101,7 +104,7 @@ void launch_fprop_vector(const PoolFprop& c, Stream stream) {
 }
 void launch_bprop_vector(const PoolBprop& c, Stream stream) {
   MINIALEX_LAUNCH((paper(c.dims) ? maxpool_bprop_vector<3, 2> : maxpool_bprop_vector<0, 0>), blocks(c.dims, c.dims.H), dim3(THREADS), 0,
-                  stream, c.x, c.y, c.dy, c.dx, c.dims);
+                  stream, c.x, c.y, c.dy, c.dx, c.dims, c.relu);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .layers import ConvReLU, ReLU
+from .layers import ConvReLU, LinearReLU, ReLU
 from .statistics import measure
 
 AFTER = 300                 # steps; before, many a network that learns has not left the loss of guessing
@@ -31,7 +31,8 @@ def stuck(net: Any, sgd: Any, loss: float, chance: float) -> list[str]:
 
 def _units(net: Any) -> str:
     """The ReLU layer of which most is zero."""
-    silent = {layer.name: float((net.activation(layer.name) <= 0).mean()) for layer in net.layers if isinstance(layer, (ReLU, ConvReLU))}
+    units = [layer.output() for layer in net.layers if isinstance(layer, (ReLU, ConvReLU, LinearReLU))]
+    silent = {name: float((net.activation(name) <= 0).mean()) for name in units}
     if not silent:
         return "no layer has ReLUs that could have died"
     name = max(silent, key=silent.get)

@@ -167,7 +167,7 @@ class ColumnNet:
     def begin(self, labels: np.ndarray | None, n: int, *, training: bool, steps: list, first: int = 0, total: int | None = None) -> None:
         """As Net.begin."""
         check_labels(labels, n, self.batch, self.classes)
-        self._n, self._total = n, total or n
+        self._n, self._total, self._training = n, total or n, training
         for column, step in zip(self.columns, steps, strict=True):
             column.runs = [replace(run, training=training, step=step, first=first) for run in column.runs]
 
@@ -184,7 +184,15 @@ class ColumnNet:
                 column.layers[i].fprop(column.ops, a[i], a[i + 1], column.runs[i])
         self.doing = self.loss_layer.name
         logits = self.columns[0].activations.views(n)[-1]
-        self.loss_layer.loss(self.ops, logits, self.labels[:n], self.probabilities[:n], self._losses[:n])
+        self._made = self._training
+        dx = self._dlogits() if self._made else None
+        self.loss_layer.loss(self.ops, logits, self.labels[:n], self.probabilities[:n], self._losses[:n], dx, 1.0 / self._total)
+
+    def _dlogits(self):
+        """As Net._dlogits."""
+        top = self.columns[0]
+        top.gradients.turn = 0
+        return top.gradients.next(top.shapes[-1].array(self._n))
 
     def loss(self) -> float:
         """As Net.loss."""
@@ -193,12 +201,13 @@ class ColumnNet:
     def bprop(self, done=None) -> None:
         """As Net.bprop; `done(place, start, stop)` hears of each place's own flat gradients."""
         n = self._n
-        top = self.columns[0]
         for column in self.columns:
             column.gradients.turn = 0                               # each step writes the same gradients to the same places
         dy: list[Any] = [None] * len(self.places)
-        dy[0] = top.gradients.next(top.shapes[-1].array(n))
-        self.loss_layer.dlogits(self.ops, self.probabilities[:n], self.labels[:n], dy[0], scale=1.0 / self._total)
+        dy[0] = self._dlogits()
+        if not self._made:                                          # together with the loss, or it has been overwritten since
+            self.loss_layer.dlogits(self.ops, self.probabilities[:n], self.labels[:n], dy[0], scale=1.0 / self._total)
+        self._made = False
         for i in range(len(self.layers) - 1, -1, -1):
             self.doing = f"{self.layers[i].name} bprop"
             if self.joint[i]:
@@ -324,7 +333,7 @@ class ColumnNet:
     # ---------------------------------------------------------------- looking inside
     def activation(self, name: str) -> np.ndarray:
         """As Net.activation: a host copy (G, n, H, W, C) with all columns."""
-        names = [layer.name for layer in self.layers]
+        names = [layer.output() for layer in self.layers]
         if name not in names:
             raise MiniAlexError(f"no layer is called {name!r}; this net has {', '.join(names)}")
         return self._on_host(names.index(name) + 1)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
-from itertools import pairwise
 
-from .layers import LRN, Conv, ConvReLU, Layer, LRNMaxPool, MaxPool, ReLU
+from .layers import LRN, Conv, ConvReLU, Dropout, Layer, Linear, LinearReLU, LRNMaxPool, MaxPool, ReLU
 from .spec import MiniAlexError
 
 
@@ -22,21 +21,28 @@ def _lrn_maxpool(norm: LRN, pool: MaxPool) -> LRNMaxPool:
     return LRNMaxPool(pool.name, norm, pool)
 
 
-RULES: dict[str, tuple[tuple[type, ...], Callable[..., Layer]]] = {
-    "conv_relu": ((Conv, ReLU), _conv_relu),
-    "lrn_maxpool": ((LRN, MaxPool), _lrn_maxpool),
+def _linear_relu(linear: Linear, *above: ReLU | Dropout) -> LinearReLU:
+    dropout = next((layer for layer in above if isinstance(layer, Dropout)), None)
+    return LinearReLU(**{f.name: getattr(linear, f.name) for f in fields(linear)}, last=above[-1].name, dropout=dropout)
+
+
+# name -> the neighbours it is about, the longest first, and what they become
+RULES: dict[str, tuple[tuple[tuple[type, ...], ...], Callable[..., Layer]]] = {
+    "conv_relu": (((Conv, ReLU),), _conv_relu),
+    "linear_relu": (((Linear, ReLU, Dropout), (Linear, ReLU)), _linear_relu),
+    "lrn_maxpool": (((LRN, MaxPool),), _lrn_maxpool),
 }
 
 
 def fuse(layers: list[Layer], fused: Iterable[str]) -> list[Layer]:
     """The same network with each match of the rules named in `fused` replaced, left to right; exact types only (Local is no Conv here).
 
-    Where both rules meet, the norm's backward pass does the ReLU's, too: it has its input at hand.
+    Then each layer that has the output of a ReLU below it at hand takes over that ReLU's gate: its dx passes it on the way to memory.
     """
     unknown = set(fused) - set(RULES)
     if unknown:
         raise MiniAlexError(f"fuse: there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}")
-    rules = [RULES[name] for name in fused]
+    rules = [(pattern, make) for name in fused for patterns, make in [RULES[name]] for pattern in patterns]
     result, i = [], 0
     while i < len(layers):
         for pattern, make in rules:
@@ -48,7 +54,9 @@ def fuse(layers: list[Layer], fused: Iterable[str]) -> list[Layer]:
         else:
             result.append(layers[i])
             i += 1
-    for j, (below, above) in enumerate(pairwise(list(result))):
-        if type(below) is ConvReLU and type(above) is LRNMaxPool:
-            result[j:j + 2] = [replace(below, masked=True), replace(above, relu=True)]
+    for j in range(1, len(result)):
+        factor = result[j - 1].gate()
+        above = None if factor is None else result[j].gating(factor)
+        if above is not None:
+            result[j - 1:j + 1] = [replace(result[j - 1], masked=True), above]
     return result

@@ -169,7 +169,14 @@ class Net:
         self.ops.parallel(lower, [block for blocks in self.ops.image_ranges(n) for block in blocks])
         for i in range(self._split, len(self.layers)):
             self.layers[i].fprop(self.ops, a[i], a[i + 1], replace(self._runs[i], first=first, **self._pass))
-        self.loss_layer.loss(self.ops, a[-1], self.labels[:n], self.probabilities[:n], self._losses[:n])
+        self._made = self._pass["training"]
+        dx = self._dlogits() if self._made else None
+        self.loss_layer.loss(self.ops, a[-1], self.labels[:n], self.probabilities[:n], self._losses[:n], dx, 1.0 / self._total)
+
+    def _dlogits(self):
+        """The first of the gradients: each step writes the same ones to the same places."""
+        self._whole.turn = 0
+        return self._whole.next(self.shapes[-1].array(self._n))
 
     def loss(self) -> float:
         """The mean loss of the last pass, when all that was asked for before is done."""
@@ -181,10 +188,12 @@ class Net:
         `done(0, start, stop)` is called as soon as grads.arenas()[0].flat[start:stop] is final, the top layers' first.
         """
         n, a, ops = self._n, self._activations.views(self._n), self.ops
-        for buffers in (self._whole, *self._slots):
-            buffers.turn = 0                                # each step writes the same gradients to the same places
-        dy = self._whole.next(self.shapes[-1].array(n))
-        self.loss_layer.dlogits(ops, self.probabilities[:n], self.labels[:n], dy, scale=1.0 / self._total)
+        for buffers in self._slots:
+            buffers.turn = 0
+        dy = self._dlogits()
+        if not self._made:                                  # together with the loss, or it has been overwritten since
+            self.loss_layer.dlogits(ops, self.probabilities[:n], self.labels[:n], dy, scale=1.0 / self._total)
+        self._made = False
         for i in range(len(self.layers) - 1, self._split - 1, -1):
             dy = self._bprop_layer(i, self._runs[i], a[i], a[i + 1], dy, self._whole, first=0, accumulate=False)
             start, stop = self.grads.range_of(self.layers[i].name)
@@ -220,7 +229,7 @@ class Net:
     def activation(self, name: str) -> np.ndarray:
         """A host copy (G, n, H, W, C) of what layer `name` wrote in the last fprop.  Behind a layer in place that memory
         holds the later value: build with fuse=False and ask for the later layer, or read `in_place` in the plan."""
-        names = [layer.name for layer in self.layers]
+        names = [layer.output() for layer in self.layers]
         if name not in names:
             raise MiniAlexError(f"no layer is called {name!r}; this net has {', '.join(names)}")
         return self.ops.to_host(self._activations.views(self._n)[names.index(name) + 1])

@@ -47,7 +47,7 @@ def _arguments(op: str, N: int, C: int, H: int, W: int) -> tuple[dict[str, tuple
     if stem in ("conv", "conv_relu", "local"):
         lead = (H, W) if stem == "local" else ()
         return _weights(kind, x, (*lead, K, 3, 3, K), (*lead, K), x), dict(stride=1, pad=1, groups=1)
-    if stem == "linear":
+    if stem in ("linear", "linear_relu"):
         return _weights(kind, (2, N, H), (K, 2 * H), (K,), (2, N, C)), dict(groups=1)
     if stem == "joint":
         return dict(p=x, q=x, b=(K,), y=x), {}

@@ -11,7 +11,17 @@ from types import ModuleType
 
 import numpy as np
 
-from minialex.testing import Mutant, assert_exact, assert_gradients, assert_within, call, cases, positive_bound, zero_mean_bound
+from minialex.testing import (
+    Mutant,
+    assert_bits_equal,
+    assert_exact,
+    assert_gradients,
+    assert_within,
+    call,
+    cases,
+    positive_bound,
+    zero_mean_bound,
+)
 
 KINDS = ("zero_mean", "positive", "integers")
 
@@ -55,8 +65,8 @@ class Weights:
     def fprop(self, ops, case, x, w, b, op: str = "") -> np.ndarray:
         return call(ops, op or f"{self.stem}_fprop", {"y": case.y_shape}, x=x, w=w, b=b, **self.keywords(case))["y"]
 
-    def dgrad(self, ops, case, dy, w) -> np.ndarray:
-        return call(ops, f"{self.stem}_dgrad", {"dx": case.x_shape}, dy=dy, w=w, **self.keywords(case))["dx"]
+    def dgrad(self, ops, case, dy, w, **gate) -> np.ndarray:
+        return call(ops, f"{self.stem}_dgrad", {"dx": case.x_shape}, dy=dy, w=w, **gate, **self.keywords(case))["dx"]
 
     def wgrad(self, ops, case, x, dy, start: tuple[np.ndarray, np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(dw, db); with `start` they are accumulated onto copies of it."""
@@ -121,6 +131,17 @@ def prove_wgrad(ops: ModuleType, oracle: ModuleType, layer: Weights, case, seed:
                 before = 0.0 if begin is None else begin[i].astype(np.float64)
                 _judge(kind, got[i], want[i] + before, absolute[i] + np.abs(before), layer.chain(case, "wgrad"),
                        f"{layer.stem}_wgrad {output}{name}", case, seed)
+
+
+def prove_gate(ops: ModuleType, layer: Weights, case, seed: int) -> None:
+    """dgrad behind a gate has the bits of dgrad, then dropout_bprop's scale, then relu_bprop."""
+    data = layer.draw(case, "zero_mean", seed)
+    dy, w, gate = data["dy"], data["w"], np.maximum(data["x"], 0)
+    gate.ravel()[::7] = np.nan                                  # lets nothing through, as relu_bprop's y
+    for scale in (1.0, 1.7):
+        want = np.where(gate > 0, layer.dgrad(ops, case, dy, w) * np.float32(scale), np.float32(0))
+        got = layer.dgrad(ops, case, dy, w, gate=gate, scale=scale)
+        assert_bits_equal(got, want, f"{layer.stem}_dgrad dx behind a gate, scale {scale}", cases.repro(case), seed)
 
 
 PROOFS: dict[str, Callable] = {"fprop": prove_fprop, "dgrad": prove_dgrad, "wgrad": prove_wgrad}

@@ -37,7 +37,7 @@ def test_every_kind_of_layer_is_right(backend):
     rows = check(load_or_skip(backend))
     assert all(row.ok for row in rows), check_grads.text(rows)
     assert {row.layer for row in rows} == {layer.name for layer in NET}
-    unfused = [row for row in rows if not row.op.startswith(("conv_relu", "lrn_maxpool"))]
+    unfused = [row for row in rows if not row.op.startswith(("conv_relu", "linear_relu", "lrn_maxpool"))]
     for row in unfused:
         assert (row.difference is not None) == row.op.endswith(("_bprop", "_dgrad", "_wgrad")), row
     assert {row.op for row in unfused} >= {"dropout_test", "conv_fprop", "local_wgrad", "linear_dgrad", "loss_bprop", "spatial_norm_bprop"}

@@ -77,7 +77,7 @@ class Out(NamedTuple):
 
 
 def stem_of(op: str) -> str:
-    return {"conv_relu_fprop": "conv", "joint_sum": "joint"}.get(op, op.rsplit("_", 1)[0])
+    return {"conv_relu_fprop": "conv", "linear_relu_fprop": "linear", "joint_sum": "joint"}.get(op, op.rsplit("_", 1)[0])
 
 
 def cases_of(kernels, op: str, variant: str) -> list:
@@ -98,10 +98,12 @@ def calls(op: str, case: Any, rng: np.random.Generator) -> Iterator[dict[str, An
         shapes, options = layer.shapes(case), layer.keywords(case)
         given = {name: numbers(shape) for name, shape in shapes.items()}
         if kind == "fprop":
+            dropout = dict(keep=0.5, scale=2.0, seed=1, step=2, layer=3, first=4)
+            more = dict(dropout=dropout) if op == "linear_relu_fprop" else {}
             for b in (given["b"], None):
-                yield dict(x=given["x"], w=given["w"], b=b, y=Out(shapes["dy"]), **options)
+                yield dict(x=given["x"], w=given["w"], b=b, y=Out(shapes["dy"]), **options, **more)
         elif kind == "dgrad":
-            yield dict(dy=given["dy"], w=given["w"], dx=Out(shapes["x"]), **options)
+            yield dict(dy=given["dy"], w=given["w"], dx=Out(shapes["x"]), gate=given["x"], scale=1.5, **options)
         else:
             yield dict(x=given["x"], dy=given["dy"], dw=Out(shapes["w"]), db=Out(shapes["b"]), **options)
             yield dict(x=given["x"], dy=given["dy"], dw=given["w"], db=given["b"], accumulate=True, **options)
@@ -126,8 +128,7 @@ def calls(op: str, case: Any, rng: np.random.Generator) -> Iterator[dict[str, An
             yield dict(dy=dy, dx=Out(case.x_shape), **options)
         else:
             for ties in ("first", "all"):
-                more = dict(relu=ties == "all") if stem == "lrn_maxpool" else {}
-                yield dict(x=x, y=y, dy=dy, dx=Out(case.x_shape), ties=ties, **options, **more)
+                yield dict(x=x, y=y, dy=dy, dx=Out(case.x_shape), ties=ties, relu=ties == "all", **options)
     elif op == "dropout_test":
         yield dict(x=numbers(case.x_shape), y=Out(case.x_shape), factor=0.5)
     elif stem == "dropout":
@@ -135,7 +136,8 @@ def calls(op: str, case: Any, rng: np.random.Generator) -> Iterator[dict[str, An
         yield {names[0]: numbers(case.x_shape), names[1]: Out(case.x_shape), **case.mask}
     elif stem == "loss":
         labels = rng.integers(0, case.K, case.N).astype(np.int32)
-        yield dict(x=numbers((case.N, case.K)), labels=labels, p=Out((case.N, case.K)), loss=Out((case.N,))) if kind == "fprop" else \
+        yield dict(x=numbers((case.N, case.K)), labels=labels, p=Out((case.N, case.K)), loss=Out((case.N,)),
+                   dx=Out((case.N, case.K)), scale=0.25) if kind == "fprop" else \
             dict(p=numbers((case.N, case.K)), labels=labels, dx=Out((case.N, case.K)), scale=0.25)
     elif stem == "sgd":
         w, v, dw = (numbers(case.size) for _ in range(3))

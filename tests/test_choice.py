@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from conftest import compiled_backends, load_or_skip
 
-from minialex.backends.compiled import PRECISIONS
 from minialex.bench import ladder
 from minialex.bench.dry import Called
 from minialex.bench.launched import calls_of
-from minialex.spec import ShapeError
+from minialex.spec import PRECISIONS, ShapeError
 
 emulated = pytest.mark.parametrize("backend", [name for name in compiled_backends() if name == "emulated"])
 REPORTED = {"86": "80", "89": "80", "120": "100"}           # architectures without a report of their own -> that of their elders

@@ -46,8 +46,10 @@ def test_tiny_trains_to_the_losses_of_the_oracle(backend):
 
 
 @on_each
-def test_fused_and_plain_nets_have_the_same_bits(backend):
-    ops = load_or_skip(backend)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_fused_and_plain_nets_have_the_same_bits(backend, precision):
+    ops = load_or_skip(backend).kernels.on(0)
+    ops.set_precision(precision)
     (a, fused), (b, plain) = (train(ops, "tiny", 5, 2, fuse=fuse) for fuse in (True, False))
     assert len(fused.layers) < len(plain.layers)
     assert a.tolist() == b.tolist()

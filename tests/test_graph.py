@@ -70,7 +70,8 @@ def test_two_steps_launch_the_same_kernels_with_the_same_bytes(backend, layers):
         rows += [captured(graph).kernels() for _ in range(2)]
     assert rows[0] == rows[1] == rows[2] == rows[3]
     names = [name.split("(")[0] for name, _ in rows[0]]
-    assert len(names) >= 10 and any("dropout" in name for name in names) and any("sgd" in name for name in names)
+    dropped = "dropout_vector" if layers is ODD else "sum_slices<Out>"          # behind a ReLU in the last kernel of its product
+    assert len(names) >= 10 and any(dropped in name for name in names) and any("sgd" in name for name in names)
 
 
 @emulated
@@ -86,7 +87,7 @@ def test_the_launches_of_numbers_differ(backend):
         return net.ops.kernels.capture(launch).kernels()
     base, other_step, other_rate = kernels(1, 0.01), kernels(2, 0.01), kernels(1, 0.02)
     assert [row[0] for row in base] == [row[0] for row in other_step] == [row[0] for row in other_rate]
-    assert [a[0].split()[0] for a, b in zip(base, other_step, strict=True) if a != b] == ["dropout_vector"]
+    assert [a[0].split()[0] for a, b in zip(base, other_step, strict=True) if a != b] == ["sum_slices<Out>"]
     assert [a[0].split("<")[0] for a, b in zip(base, other_rate, strict=True) if a != b] == ["sgd_update_kernel"]
 
 
@@ -185,13 +186,13 @@ def test_fprop_in_between_changes_nothing(backend):
 
 # ---------------------------------------------------------------- how many launches a step has
 @emulated
-@pytest.mark.parametrize("precision, most", [("float32", 68), ("bf16", 60)])
+@pytest.mark.parametrize("precision, most", [("float32", 44), ("bf16", 38)])
 def test_a_step_has_no_more_launches_than_it_had(backend, precision, most):
     """Of the paper's shape at an eighth of the width; a fusion lowers the numbers here.  `python tests/launches.py` lists them."""
     load_or_skip(backend)
     found = launches.launches(launches.step("tiny", 32, precision))
     assert len(found["update"]) == 1 and 30 <= sum(map(len, found.values())) <= most
-    assert [sum("loss" in name for name in found[part]) for part in ("fprop", "bprop")] == [1, 1]
+    assert [sum("loss" in name for name in found[part]) for part in ("fprop", "bprop")] == [1, 0]
 
 
 # ---------------------------------------------------------------- columns on devices of their own

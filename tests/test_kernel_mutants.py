@@ -19,7 +19,7 @@ import test_loss
 import test_lrn_maxpool
 import test_sgd
 from kernel_mutants import EQUIVALENT, KernelMutant, launches, numbered, written
-from proofs import Weights, prove
+from proofs import Weights, prove, prove_gate
 from test_tensor_core import KEPT_BITS, Representable, precision_of
 
 from minialex.spec import DeviceError, ShapeError
@@ -69,6 +69,8 @@ def proofs(mutant: KernelMutant, ops: OnHost, oracle) -> Iterator[object]:
         for case in cases.small(rows):
             for op in ("fprop", "dgrad", "wgrad"):
                 yield lambda op=op, case=case: prove(ops, oracle, layer, f"{stem}_{op}", case, seed, ("zero_mean",))
+            if case.name in ("odd", "two_columns_joint", "two_columns_four_groups"):
+                yield lambda case=case: prove_gate(ops, layer, case, seed)
     elif stem in unweighted.CASES:
         for case in cases.small(unweighted.CASES[stem]):
             yield lambda case=case: unweighted.prove(stem, ops, oracle, case, seed)

@@ -56,6 +56,15 @@ def prove_bprop(ops, oracle, case, seed):
         assert_within(bprop(ops, p, labels, scale), want, bound, f"loss_bprop [{case}]", cases.repro(case), seed)
 
 
+@pytest.mark.parametrize("case", cases.LOSS, ids=str)
+def test_loss_and_gradient_in_one_trip(ops, case, seed):
+    x, labels = draw(case, seed)
+    p, loss = fprop(ops, x, labels)
+    got = call(ops, "loss_fprop", {"p": x.shape, "loss": x.shape[:1], "dx": x.shape}, x=x, labels=labels, scale=0.3)
+    for name, want in (("p", p), ("loss", loss), ("dx", bprop(ops, p, labels, 0.3))):
+        assert_bits_equal(got[name], want, name, cases.repro(case), seed)
+
+
 PROOFS = {"loss_fprop": prove_fprop, "loss_bprop": prove_bprop}
 
 

@@ -7,6 +7,7 @@ from minialex import backends
 from minialex.fuse import fuse
 from minialex.layers import LRN, AvgPool, Conv, Dropout, Linear, MaxPool, ReLU, Sigmoid, SoftmaxLoss, SpatialNorm, Tanh
 from minialex.layers.conv_relu import ConvReLU
+from minialex.layers.linear_relu import LinearReLU
 from minialex.layers.lrn_maxpool import LRNMaxPool
 from minialex.net import Net
 from minialex.nets import recipe
@@ -24,7 +25,7 @@ def layers(ties="all"):
         Conv("conv2", K=12, kernel=3, pad=1, groups=2, columns=2, std=0.3, bias=0.3),
         LRN("norm2", alpha=0.2), SpatialNorm("same2", n=3, alpha=0.1), MaxPool("pool2", 2, 2, ties), ReLU("relu2"),
         Conv("conv3", K=8, kernel=3, pad=1, columns=2, std=0.3), Tanh("tanh3"), AvgPool("pool3", 2, 1),
-        Linear("fc4", K=10, columns=2, std=0.5, bias=0.2), ReLU("relu4"), Dropout("drop4", keep=0.6),
+        Linear("fc4", K=10, columns=2, std=0.5, bias=0.2), ReLU("relu4"), Dropout("drop4", keep=0.6, inverted=True),
         Linear("fc5", K=6, groups=2, columns=2, std=0.5), Sigmoid("sigmoid5"), Linear("fc6", K=3, std=0.8), SoftmaxLoss("loss"),
     ]
 
@@ -63,7 +64,7 @@ def test_gradient_of_the_whole_net_by_finite_differences():
     assert not wrong
 
 
-RULES = [("conv_relu",), ("lrn_maxpool",), ("lrn_maxpool", "conv_relu")]
+RULES = [("conv_relu",), ("lrn_maxpool",), ("linear_relu",), ("lrn_maxpool", "linear_relu", "conv_relu")]
 
 
 def forced(monkeypatch, ops, rules):
@@ -82,14 +83,15 @@ def test_fused_and_plain_nets_have_the_same_bits(ops, monkeypatch, rules):
     forced(monkeypatch, ops, rules)
     x, labels = pictures(6)
     nets = [Net(layers(), INPUT, 6, ops, seed=3, fuse=fuse) for fuse in (True, False)]
-    assert len(nets[0].layers) == len(nets[1].layers) - len(rules), "each rule has one place in this net"
+    gone = len(rules) + ("linear_relu" in rules)
+    assert len(nets[0].layers) == len(nets[1].layers) - gone, "each rule has one place in this net"
     for fused, plain in zip(step(nets[0], x, labels), step(nets[1], x, labels), strict=True):
         np.testing.assert_array_equal(fused, plain)
 
 
 def test_the_papers_net_fused_and_plain_has_the_same_bits(ops, monkeypatch):
-    """Where both rules meet, the norm's backward pass does the ReLU's."""
-    forced(monkeypatch, ops, RULES[2])
+    """Each ReLU's backward pass is done by the layer above, which has its output at hand."""
+    forced(monkeypatch, ops, RULES[-1])
     paper = recipe("paper").but(crop=67)
     body = paper.build(10, width=1 / 8, hidden=(64, 32))
     nets = [Net(body, paper.input, 5, ops, seed=3, fuse=fuse) for fuse in (True, False)]
@@ -98,9 +100,11 @@ def test_the_papers_net_fused_and_plain_has_the_same_bits(ops, monkeypatch):
     for fused, plain in zip(step(nets[0], x, labels), step(nets[1], x, labels), strict=True):
         np.testing.assert_array_equal(fused, plain)
     lower = {layer.name: layer for layer in nets[0].layers}
-    assert [name for name, layer in lower.items() if isinstance(layer, LRNMaxPool) and layer.relu] == ["pool1", "pool2"]
-    assert [name for name, layer in lower.items() if isinstance(layer, ConvReLU) and layer.masked] == ["conv1", "conv2"]
-    assert [name for name, layer in lower.items() if isinstance(layer, ConvReLU) and not layer.masked] == ["conv3", "conv4", "conv5"]
+    assert [name for name, layer in lower.items() if isinstance(layer, (LRNMaxPool, MaxPool)) and layer.relu] == ["pool1", "pool2", "pool5"]
+    assert [name for name, layer in lower.items() if getattr(layer, "below", None) == 1] == ["conv4", "conv5", "fc7", "fc8"]
+    assert [name for name, layer in lower.items() if isinstance(layer, LinearReLU) and layer.masked] == ["fc6", "fc7"]
+    assert np.array_equal(*(net.activation("drop6") for net in nets))
+    assert [name for name, layer in lower.items() if isinstance(layer, ConvReLU) and layer.masked] == [f"conv{i}" for i in range(1, 6)]
     with pytest.raises(MiniAlexError, match="no layer is called 'norm1'"):
         nets[0].activation("norm1")
 
@@ -109,11 +113,11 @@ def test_rules_of_fusion():
     """A backend's own list decides; a layer between two, or of another kind, keeps them apart."""
     body = layers()
     assert fuse(body, ()) == body
-    names = [type(layer).__name__ for layer in fuse(body, RULES[2])]
+    names = [type(layer).__name__ for layer in fuse(body, RULES[-1])]
     assert names[:3] == ["ConvReLU", "LRNMaxPool", "Conv"] and "SpatialNorm" in names and names.count("LRNMaxPool") == 1
     alone = fuse(body, ("lrn_maxpool",))[2]
     assert alone == LRNMaxPool("pool1", body[2], body[3]) and not alone.relu, "the ReLU below keeps its own backward pass"
-    with pytest.raises(MiniAlexError, match="no rule conv_tanh; there are conv_relu, lrn_maxpool"):
+    with pytest.raises(MiniAlexError, match="no rule conv_tanh; there are conv_relu, linear_relu, lrn_maxpool"):
         fuse(body, ("conv_tanh",))
 
 

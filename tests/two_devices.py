@@ -60,7 +60,7 @@ def assert_equal(one: Net, several: ColumnNet) -> None:
 def kept(net: Net | ColumnNet) -> set[str]:
     """The layers over whose output nothing is written."""
     following = [*net.layers[1:], net.loss_layer]
-    return {layer.name for layer, above in zip(net.layers, following, strict=True) if not above.in_place}
+    return {layer.output() for layer, above in zip(net.layers, following, strict=True) if not above.in_place}
 
 
 class Without:

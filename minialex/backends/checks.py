@@ -194,6 +194,15 @@ def linear(op: str, *, x, w, y, b=None, groups, outputs) -> None:
     separate(op, {n: named[n] for n in outputs}, {n: a for n, a in named.items() if n not in outputs})
 
 
+def gate(op: str, gate, dx) -> None:
+    """Of dx's shape and apart from it, or None."""
+    if gate is not None:
+        floats(op, dx=dx, gate=gate)
+        shape(op, "gate", gate, dx.shape)
+        per_image(op, gate=gate)
+        separate(op, {"dx": dx}, {"gate": gate})
+
+
 def elementwise(op: str, *, outputs, in_place=True, **arrays) -> None:
     """Equal shapes; an output may be an input when `in_place`."""
     floats(op, **arrays)
@@ -266,9 +275,9 @@ def columns(op: str, x, column: int, of: int | None) -> int:
     return of
 
 
-def loss(op: str, *, x, p, labels, outputs, per_image_loss=None) -> None:
+def loss(op: str, *, x, p, labels, outputs, per_image_loss=None, dx=None) -> None:
     rank(op, x=x, p=p, want=2)
-    floats(op, x=x, p=p, loss=per_image_loss)
+    floats(op, x=x, p=p, loss=per_image_loss, dx=dx)
     if x.shape[0] < 1:
         _fail(op, "a batch of 0 images; give at least one")
     shape(op, "p", p, x.shape)
@@ -276,7 +285,9 @@ def loss(op: str, *, x, p, labels, outputs, per_image_loss=None) -> None:
     shape(op, "labels", labels, (x.shape[0],))
     if per_image_loss is not None:
         shape(op, "loss", per_image_loss, (x.shape[0],))
-    named = {"x": x, "p": p, "labels": labels, "loss": per_image_loss}
+    if dx is not None:
+        shape(op, "dx", dx, x.shape)
+    named = {"x": x, "p": p, "labels": labels, "loss": per_image_loss, "dx": dx}
     separate(op, {n: named[n] for n in outputs}, {n: a for n, a in named.items() if n not in outputs})
 
 

@@ -18,7 +18,7 @@ from ..spec import PRECISIONS, DTypeError, MiniAlexError, ShapeError
 from . import checks
 from .signatures import OPS
 
-FUSED = ("conv_relu", "lrn_maxpool")                        # neighbours the kernels do in one trip through memory
+FUSED = ("conv_relu", "linear_relu", "lrn_maxpool")         # neighbours the kernels do in one trip through memory
 
 
 class Memory(Protocol):
@@ -177,10 +177,11 @@ class Compiled:
         _float32("conv_relu_fprop", x)
         self._ring("conv_fprop", dims, x, w, b, y, True, variant=variant)
 
-    def conv_dgrad(self, dy, w, dx, *, stride, pad, groups, variant=None):
+    def conv_dgrad(self, dy, w, dx, *, stride, pad, groups, gate=None, scale=1.0, variant=None):
         dims = checks.conv("conv_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",))
+        checks.gate("conv_dgrad", gate, dx)
         _float32("conv_dgrad", dy)
-        self._ring("conv_dgrad", dims, dy, w, dx, variant=variant)
+        self._ring("conv_dgrad", dims, dy, w, dx, gate, scale, variant=variant)
 
     def conv_wgrad(self, x, dy, dw, db, *, stride, pad, groups, accumulate=False, variant=None):
         dims = checks.conv("conv_wgrad", x=x, w=dw, b=db, y=dy, stride=stride, pad=pad, groups=groups, outputs=("w", "b"))
@@ -192,10 +193,11 @@ class Compiled:
         _float32("local_fprop", x)
         self._ring("local_fprop", dims, x, w, b, y, variant=variant)
 
-    def local_dgrad(self, dy, w, dx, *, stride, pad, groups, variant=None):
+    def local_dgrad(self, dy, w, dx, *, stride, pad, groups, gate=None, scale=1.0, variant=None):
         dims = checks.conv("local_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",), local=True)
+        checks.gate("local_dgrad", gate, dx)
         _float32("local_dgrad", dy)
-        self._ring("local_dgrad", dims, dy, w, dx, variant=variant)
+        self._ring("local_dgrad", dims, dy, w, dx, gate, scale, variant=variant)
 
     def local_wgrad(self, x, dy, dw, db, *, stride, pad, groups, accumulate=False, variant=None):
         dims = checks.conv("local_wgrad", x=x, w=dw, b=db, y=dy, stride=stride, pad=pad, groups=groups, outputs=("w", "b"), local=True)
@@ -205,12 +207,19 @@ class Compiled:
     def linear_fprop(self, x, w, b, y, *, groups, variant=None):
         checks.linear("linear_fprop", x=x, w=w, b=b, y=y, groups=groups, outputs=("y",))
         _float32("linear_fprop", x)
-        self._ring("linear_fprop", _linear(x, y, w, groups), x, w, b, y, variant=variant)
+        self._ring("linear_fprop", _linear(x, y, w, groups), x, w, b, y, False, None, variant=variant)
 
-    def linear_dgrad(self, dy, w, dx, *, groups, variant=None):
+    def linear_relu_fprop(self, x, w, b, y, *, groups, dropout=None, variant=None):
+        checks.linear("linear_relu_fprop", x=x, w=w, b=b, y=y, groups=groups, outputs=("y",))
+        _float32("linear_relu_fprop", x)
+        mask = None if dropout is None else _mask("linear_relu_fprop", y, **dropout)
+        self._ring("linear_fprop", _linear(x, y, w, groups), x, w, b, y, True, mask, variant=variant)
+
+    def linear_dgrad(self, dy, w, dx, *, groups, gate=None, scale=1.0, variant=None):
         checks.linear("linear_dgrad", x=dx, w=w, y=dy, groups=groups, outputs=("x",))
+        checks.gate("linear_dgrad", gate, dx)
         _float32("linear_dgrad", dy)
-        self._ring("linear_dgrad", _linear(dx, dy, w, groups), dy, w, dx, variant=variant)
+        self._ring("linear_dgrad", _linear(dx, dy, w, groups), dy, w, dx, gate, scale, variant=variant)
 
     def linear_wgrad(self, x, dy, dw, db, *, groups, accumulate=False, variant=None):
         checks.linear("linear_wgrad", x=x, w=dw, b=db, y=dy, groups=groups, outputs=("w", "b"))
@@ -279,11 +288,11 @@ class Compiled:
         _float32("maxpool_fprop", x)
         self._ring("maxpool_fprop", (*_pool(x, y, window, stride), False), x, y, variant=variant)
 
-    def maxpool_bprop(self, x, y, dy, dx, *, window, stride, ties, variant=None):
+    def maxpool_bprop(self, x, y, dy, dx, *, window, stride, ties, relu=False, variant=None):
         checks.ties("maxpool_bprop", ties)
         checks.pool("maxpool_bprop", x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
         _float32("maxpool_bprop", x)
-        self._ring("maxpool_bprop", (*_pool(x, y, window, stride), ties == "all"), x, y, dy, dx, variant=variant)
+        self._ring("maxpool_bprop", (*_pool(x, y, window, stride), ties == "all"), x, y, dy, dx, relu, variant=variant)
 
     def avgpool_fprop(self, x, y, *, window, stride, variant=None):
         checks.pool("avgpool_fprop", x=x, y=y, window=window, stride=stride, outputs=("y",))
@@ -307,36 +316,30 @@ class Compiled:
         self._ring("lrn_maxpool_bprop", (*_images(x), n, *_pool(x, y, window, stride), ties == "all"), x, y, dy, dx, k, alpha, beta, relu,
                    variant=variant)
 
-    def _dropout(self, op, x, y, keep, scale, seed, step, layer, first, column, columns, variant):
-        low = 0xFFFFFFFF
-        step = step if hasattr(step, "__len__") else int(step) & low
-        self._ring(op, x.shape, x, y, math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step, layer & low,
-                   first & low, column, checks.columns(op, x, column, columns), variant=variant)
+    def _dropout(self, op, names, x, y, variant, **mask):
+        checks.rank(op, **dict(zip(names, (x, y), strict=True)), want=5)
+        checks.elementwise(op, **dict(zip(names, (x, y), strict=True)), outputs=names[1:])
+        _float32(op, x)
+        self._ring(op, x.shape, x, y, _mask(op, x, **mask), variant=variant)
 
     def dropout_fprop(self, x, y, *, keep, scale, seed, step, layer, first, column=0, columns=None, variant=None):
-        checks.keep("dropout_fprop", keep)
-        checks.rank("dropout_fprop", x=x, y=y, want=5)
-        checks.elementwise("dropout_fprop", x=x, y=y, outputs=("y",))
-        _float32("dropout_fprop", x)
-        self._dropout("dropout_fprop", x, y, keep, scale, seed, step, layer, first, column, columns, variant)
+        self._dropout("dropout_fprop", ("x", "y"), x, y, variant, keep=keep, scale=scale, seed=seed, step=step, layer=layer, first=first,
+                      column=column, columns=columns)
 
     def dropout_bprop(self, dy, dx, *, keep, scale, seed, step, layer, first, column=0, columns=None, variant=None):
-        checks.keep("dropout_bprop", keep)
-        checks.rank("dropout_bprop", dy=dy, dx=dx, want=5)
-        checks.elementwise("dropout_bprop", dy=dy, dx=dx, outputs=("dx",))
-        _float32("dropout_bprop", dy)
-        self._dropout("dropout_bprop", dy, dx, keep, scale, seed, step, layer, first, column, columns, variant)
+        self._dropout("dropout_bprop", ("dy", "dx"), dy, dx, variant, keep=keep, scale=scale, seed=seed, step=step, layer=layer,
+                      first=first, column=column, columns=columns)
 
     def dropout_test(self, x, y, *, factor, variant=None):
         checks.elementwise("dropout_test", x=x, y=y, outputs=("y",))
         _float32("dropout_test", x)
         self._ring("dropout_test", (x.size,), x, y, factor, variant=variant)
 
-    def loss_fprop(self, x, labels, p, loss, *, variant=None):
+    def loss_fprop(self, x, labels, p, loss, *, dx=None, scale=1.0, variant=None):
         """A label that is no class gives a NaN: labels live on the device, and looking at them would stop the stream."""
-        checks.loss("loss_fprop", x=x, p=p, labels=labels, per_image_loss=loss, outputs=("p", "loss"))
+        checks.loss("loss_fprop", x=x, p=p, labels=labels, per_image_loss=loss, dx=dx, outputs=("p", "loss", "dx"))
         _float32("loss_fprop", x)
-        self._ring("loss_fprop", x.shape, x, labels, p, loss, variant=variant)
+        self._ring("loss_fprop", x.shape, x, labels, p, loss, dx, scale, variant=variant)
 
     def loss_bprop(self, p, labels, dx, *, scale, variant=None):
         checks.loss("loss_bprop", x=dx, p=p, labels=labels, outputs=("x",))
@@ -358,6 +361,14 @@ class Compiled:
         N, H0, W0, C = images.shape
         dims = (N, H0, W0, y.shape[2], y.shape[3], C, mean_at == "centre")
         self._ring("augment_fprop", dims, images, mean, offsets, flips, noise, y, scale, variant=variant)
+
+
+def _mask(op, array, *, keep, scale, seed, step, layer, first, column=0, columns=None) -> tuple:
+    """What the kernels need to know of dropout for an array of these columns."""
+    checks.keep(op, keep)
+    low = 0xFFFFFFFF
+    return (math.ceil(keep * 2.0**32), scale, seed & (2**64 - 1), step if hasattr(step, "__len__") else int(step) & low, layer & low,
+            first & low, column, checks.columns(op, array, column, columns))
 
 
 def _linear(x, y, w, groups) -> tuple[int, ...]:

@@ -23,15 +23,21 @@ and key (seed low 32 bits, seed high 32 bits) decides element e = (h * W + w) * 
 of image n of the array, whose first column is number `column` of the network's `columns` (None: column + G):
 kept when word < keep * 2^32.  dropout_test is y = x * factor.  On compiled backends `step` may be an int32 array of one number.
 
-Fusion.  fused() names the neighbours ("conv_relu", "lrn_maxpool") that one op of this backend does in one trip through memory;
-the other backends have these ops too, as compositions.  lrn_maxpool: y = maxpool(lrn(x)); bprop recomputes the norm from x, and
-with relu=True multiplies dx by (x > 0), the gradient of a ReLU right below.  The bits are those of the ops one after the other.
+Gates.  dgrad's `gate` (dx's shape, or None) is the output of a ReLU below, or of a dropout behind one that scaled what it kept by
+`scale` >= 1: dx becomes dx * scale where gate > 0, else 0, as dropout_bprop and relu_bprop would make it.  So does the relu=True of
+the max-pools, with their x as the gate.
+
+Fusion.  fused() names the neighbours ("conv_relu", "linear_relu", "lrn_maxpool") that one op of this backend does in one trip through
+memory; the other backends have these ops too, as compositions.  linear_relu_fprop: `dropout` is what dropout_fprop takes, for a y
+(G, N, 1, 1, K / G), or None.  lrn_maxpool: y = maxpool(lrn(x)); bprop recomputes the norm from x, and
+with relu=True gates dx by x.  The bits are those of the ops one after the other.
 
 Precision.  set_precision("float32" | "tf32" | "bf16" | "bf16x3" | "bf16x6"): operands of products are rounded to it, or split into
 two or three bf16 numbers, of whose products 3 or 6 are added; sums stay float32; backends without tensor cores take "float32" alone.
 Compiled backends take one more keyword, variant=None: a row of the op's table.
 
-Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); dx = (p - onehot) * scale.
+Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); dx = (p - onehot) * scale, which
+loss_fprop writes, too, where it is given one: the bits of loss_bprop.
 
 SGD.  w, v, dw are flat and equally long; segments is a tuple of (start, stop, rate, decay):
 v = momentum * v - decay * rate * w - rate * dw;  w = w + v   (the rate inside the velocity; paper, section 5).
@@ -51,6 +57,7 @@ number of workers.  set_workers(n) changes it.
 """
 
 _GEOMETRY = "*, stride, pad, groups"
+_GATE = "gate=None, scale=1.0"
 _DROPOUT = "*, keep, scale, seed, step, layer, first, column=0, columns=None"
 _NORM = "*, n, k, alpha, beta"
 _POOL = "*, window, stride"
@@ -72,13 +79,14 @@ OPS: dict[str, str] = {
     # layers with weights
     "conv_fprop": f"(x, w, b, y, {_GEOMETRY})",
     "conv_relu_fprop": f"(x, w, b, y, {_GEOMETRY})",
-    "conv_dgrad": f"(dy, w, dx, {_GEOMETRY})",
+    "conv_dgrad": f"(dy, w, dx, {_GEOMETRY}, {_GATE})",
     "conv_wgrad": f"(x, dy, dw, db, {_GEOMETRY}, accumulate=False)",
     "local_fprop": f"(x, w, b, y, {_GEOMETRY})",
-    "local_dgrad": f"(dy, w, dx, {_GEOMETRY})",
+    "local_dgrad": f"(dy, w, dx, {_GEOMETRY}, {_GATE})",
     "local_wgrad": f"(x, dy, dw, db, {_GEOMETRY}, accumulate=False)",
     "linear_fprop": "(x, w, b, y, *, groups)",
-    "linear_dgrad": "(dy, w, dx, *, groups)",
+    "linear_relu_fprop": "(x, w, b, y, *, groups, dropout=None)",
+    "linear_dgrad": f"(dy, w, dx, *, groups, {_GATE})",
     "linear_wgrad": "(x, dy, dw, db, *, groups, accumulate=False)",
     "joint_sum": "(p, q, b, y)",
     # layers without weights
@@ -93,7 +101,7 @@ OPS: dict[str, str] = {
     "spatial_norm_fprop": f"(x, y, {_NORM})",
     "spatial_norm_bprop": f"(x, dy, dx, {_NORM})",
     "maxpool_fprop": f"(x, y, {_POOL})",
-    "maxpool_bprop": f"(x, y, dy, dx, {_POOL}, ties)",
+    "maxpool_bprop": f"(x, y, dy, dx, {_POOL}, ties, relu=False)",
     "avgpool_fprop": f"(x, y, {_POOL})",
     "avgpool_bprop": f"(dy, dx, {_POOL})",
     "lrn_maxpool_fprop": f"(x, y, {_NORM}, window, stride)",
@@ -101,7 +109,7 @@ OPS: dict[str, str] = {
     "dropout_fprop": f"(x, y, {_DROPOUT})",
     "dropout_bprop": f"(dy, dx, {_DROPOUT})",
     "dropout_test": "(x, y, *, factor)",
-    "loss_fprop": "(x, labels, p, loss)",
+    "loss_fprop": "(x, labels, p, loss, *, dx=None, scale=1.0)",
     "loss_bprop": "(p, labels, dx, *, scale)",
     # learning and input
     "sgd_update": "(w, v, dw, *, segments, momentum)",

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..backends import load
-from ..backends.compiled import PRECISIONS
 from ..files import write_json
-from ..spec import MiniAlexError
+from ..spec import PRECISIONS, MiniAlexError
 from . import dry
 
 RESULT = Path("benchmarks/results/launches_paper.json")

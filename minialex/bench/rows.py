@@ -182,8 +182,8 @@ def _of_layer(layer: Layer, xs: Shape, ys: Shape, batch: int, draw, first: bool)
         x, w, b, dy = draw(*x_shape), draw(*w_shape), draw(*b_shape), draw(*y_shape)
         common = dict(constants=constants, macs=layer.macs(xs) * batch, linear=True)
         yield Row(layer.name, f"{stem}_fprop", dict(x=x, w=w, b=b), dict(y=y_shape), **common)
-        if stem == "conv":
-            yield Row(layer.name, "conv_relu_fprop", dict(x=x, w=w, b=b), dict(y=y_shape), **common)
+        if stem in ("conv", "linear"):
+            yield Row(layer.name, f"{stem}_relu_fprop", dict(x=x, w=w, b=b), dict(y=y_shape), **common)
         if not first:
             yield Row(layer.name, f"{stem}_dgrad", dict(dy=dy, w=w), dict(dx=x_shape), **common)
         yield Row(layer.name, f"{stem}_wgrad", dict(x=x, dy=dy), dict(dw=w_shape, db=b_shape), **common)

@@ -79,9 +79,10 @@ def _conv(row: Row, made: _Made) -> Callable:
 def _linear(row: Row, made: _Made) -> Callable | None:
     if row.constants["groups"] != 1:
         return None
-    if row.op == "linear_fprop":
+    if row.op in ("linear_fprop", "linear_relu_fprop"):
         x, w, b = made.rows("x"), made.rows("w"), made.rows("b")
-        return lambda: F.linear(x, w, b)
+        plain = lambda: F.linear(x, w, b)                                      # noqa: E731
+        return plain if row.op == "linear_fprop" else lambda: F.relu_(plain())
     dy = made.rows("dy")
     if row.op == "linear_dgrad":
         w = made.rows("w")
@@ -156,7 +157,7 @@ def _call(row: Row, precision: str, device: str) -> Callable | None:
     stem, constants = row.op.rpartition("_")[0], row.constants
     if stem in ("conv", "conv_relu"):
         call = _conv(row, made)
-    elif stem == "linear":
+    elif stem in ("linear", "linear_relu"):
         call = _linear(row, made)
     elif stem in ("relu", "tanh", "sigmoid"):
         call = _elementwise(row, made)

@@ -6,6 +6,7 @@ from .conv import Conv
 from .conv_relu import ConvReLU
 from .dropout import Dropout
 from .linear import Linear
+from .linear_relu import LinearReLU
 from .local import Local
 from .loss import SoftmaxLoss
 from .lrn import LRN
@@ -16,5 +17,5 @@ from .sigmoid import Sigmoid
 from .spatial_norm import SpatialNorm
 from .tanh import Tanh
 
-__all__ = ["LRN", "AvgPool", "Conv", "ConvReLU", "Dropout", "LRNMaxPool", "Layer", "Linear", "Local", "MaxPool", "ReLU",
+__all__ = ["LRN", "AvgPool", "Conv", "ConvReLU", "Dropout", "LRNMaxPool", "Layer", "Linear", "LinearReLU", "Local", "MaxPool", "ReLU",
            "Run", "Sigmoid", "SoftmaxLoss", "SpatialNorm", "Tanh"]

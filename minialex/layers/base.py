@@ -52,9 +52,21 @@ class Layer:
         """True where every output column needs all input columns: the exchange points of a two-device placement."""
         return False
 
+    def output(self) -> str:
+        """The name of the declared layer whose output y is."""
+        return self.name
+
     def column(self) -> Layer:
         """What makes one column of y from one column of x (from each column of x in turn, where the layer is joint)."""
         return self
+
+    def gate(self) -> float | None:
+        """The factor of the gate that the backward pass begins with: dy * factor where y > 0, else 0, as behind a ReLU; or None."""
+        return None
+
+    def gating(self, factor: float) -> Layer | None:
+        """The same layer whose backward pass ends with the gate of the layer below, whose y is this one's x; None where it cannot."""
+        return None
 
     def macs(self, x: Shape) -> int:
         """Multiply-adds of the forward pass for one image (0 for layers without weights, as the field counts)."""
@@ -83,6 +95,10 @@ class Weighted(Layer):
     decay: float = 1.0
     bias_rate: float = 1.0
     bias_anneal: bool = True
+    below: float | None = None              # factor of the gate that dx passes, as `gating` says
+
+    def gating(self, factor: float) -> Layer:
+        return replace(self, below=factor)
 
     def parameters(self, weights: tuple[int, ...], biases: tuple[int, ...]) -> tuple[ParamSpec, ParamSpec]:
         """The two parameters, of these shapes."""
@@ -96,11 +112,11 @@ class Weighted(Layer):
         """Writes run.grads, or adds to them."""
         raise TypeError(f"{type(self).__name__} has no wgrad")
 
-    def dgrad(self, ops, dy, dx, run: Run) -> None:
-        """Writes dx."""
+    def dgrad(self, ops, dy, dx, run: Run, **gate) -> None:
+        """Writes dx; `gate` as the ops take it."""
         raise TypeError(f"{type(self).__name__} has no dgrad")
 
     def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
         self.wgrad(ops, x, dy, run)
         if dx is not None:
-            self.dgrad(ops, dy, dx, run)
+            self.dgrad(ops, dy, dx, run, **({} if self.below is None else dict(gate=x, scale=self.below)))

@@ -61,5 +61,5 @@ class Conv(Weighted):
         ops.conv_wgrad(x, dy, run.grads["w"], run.grads["b"], stride=self.stride, pad=self.pad, groups=self.groups,
                        accumulate=run.accumulate)
 
-    def dgrad(self, ops, dy, dx, run: Run) -> None:
-        ops.conv_dgrad(dy, run.params["w"], dx, stride=self.stride, pad=self.pad, groups=self.groups)
+    def dgrad(self, ops, dy, dx, run: Run, **gate) -> None:
+        ops.conv_dgrad(dy, run.params["w"], dx, stride=self.stride, pad=self.pad, groups=self.groups, **gate)

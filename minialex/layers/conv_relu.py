@@ -13,12 +13,15 @@ from .conv import Conv
 class ConvReLU(Conv):
     """y = max(0, conv(x) + b).  Keeps the convolution's name, so parameters have the same keys fused or not.
 
-    `masked=True`: the dy that comes from above is 0 already where y is.
+    `masked=True`: the dy that comes from above has passed the ReLU's gate already.
     """
 
     masked: bool = False
 
     bprop_reads: ClassVar[str] = "xy"
+
+    def gate(self) -> float | None:
+        return None if self.masked else 1.0
 
     def fprop(self, ops, x, y, run: Run) -> None:
         ops.conv_relu_fprop(x, run.params["w"], run.params["b"], y, stride=self.stride, pad=self.pad, groups=self.groups)

@@ -22,15 +22,21 @@ class Dropout(Layer):
 
     in_place: ClassVar[bool] = True
 
-    def _mask(self, run: Run) -> dict:
-        return dict(keep=self.keep, scale=1.0 / self.keep if self.inverted else 1.0,
+    @property
+    def scale(self) -> float:
+        """What kept values are multiplied by."""
+        return 1.0 / self.keep if self.inverted else 1.0
+
+    def mask(self, run: Run) -> dict:
+        """The keyword arguments of the ops."""
+        return dict(keep=self.keep, scale=self.scale,
                     seed=run.seed, step=run.step, layer=run.ordinal, first=run.first, column=run.column, columns=run.columns)
 
     def fprop(self, ops, x, y, run: Run) -> None:
         if run.training:
-            ops.dropout_fprop(x, y, **self._mask(run))
+            ops.dropout_fprop(x, y, **self.mask(run))
         else:
             ops.dropout_test(x, y, factor=1.0 if self.inverted else self.keep)
 
     def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
-        ops.dropout_bprop(dy, dx, **self._mask(run))
+        ops.dropout_bprop(dy, dx, **self.mask(run))

@@ -40,15 +40,17 @@ class Linear(Weighted):
         return self.K * (x.size // self.groups)
 
     def fprop(self, ops, x, y, run: Run) -> None:
-        ops.linear_fprop(_rows(x), run.params["w"], run.params["b"], _rows(y), groups=self.groups)
+        ops.linear_fprop(rows(x), run.params["w"], run.params["b"], rows(y), groups=self.groups)
 
     def wgrad(self, ops, x, dy, run: Run) -> None:
-        ops.linear_wgrad(_rows(x), _rows(dy), run.grads["w"], run.grads["b"], groups=self.groups, accumulate=run.accumulate)
+        ops.linear_wgrad(rows(x), rows(dy), run.grads["w"], run.grads["b"], groups=self.groups, accumulate=run.accumulate)
 
-    def dgrad(self, ops, dy, dx, run: Run) -> None:
-        ops.linear_dgrad(_rows(dy), run.params["w"], _rows(dx), groups=self.groups)
+    def dgrad(self, ops, dy, dx, run: Run, **gate) -> None:
+        if gate:
+            gate["gate"] = rows(gate["gate"])
+        ops.linear_dgrad(rows(dy), run.params["w"], rows(dx), groups=self.groups, **gate)
 
 
-def _rows(a):
+def rows(a):
     """(G, N, H, W, C) seen as (G, N, F)."""
     return a.reshape(a.shape[0], a.shape[1], a.shape[2] * a.shape[3] * a.shape[4])

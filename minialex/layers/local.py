@@ -28,5 +28,5 @@ class Local(Conv):
         ops.local_wgrad(x, dy, run.grads["w"], run.grads["b"], stride=self.stride, pad=self.pad, groups=self.groups,
                         accumulate=run.accumulate)
 
-    def dgrad(self, ops, dy, dx, run: Run) -> None:
-        ops.local_dgrad(dy, run.params["w"], dx, stride=self.stride, pad=self.pad, groups=self.groups)
+    def dgrad(self, ops, dy, dx, run: Run, **gate) -> None:
+        ops.local_dgrad(dy, run.params["w"], dx, stride=self.stride, pad=self.pad, groups=self.groups, **gate)

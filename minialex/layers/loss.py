@@ -21,9 +21,11 @@ class SoftmaxLoss(Layer):
             raise ShapeError(f"{self.name}: the loss reads one column of logits at one position, not {tuple(x)}")
         return x
 
-    def loss(self, ops, logits, labels, p, loss) -> None:
-        """Writes p (N, K) and loss (N,) from logits (1, N, 1, 1, K) and labels (N,) int32."""
-        ops.loss_fprop(logits.reshape(p.shape), labels, p, loss)
+    def loss(self, ops, logits, labels, p, loss, dx=None, scale: float = 1.0) -> None:
+        """Writes p (N, K) and loss (N,) from logits (1, N, 1, 1, K) and labels (N,) int32; with a dx in the same trip what `dlogits`
+        makes of p."""
+        gradient = {} if dx is None else dict(dx=dx.reshape(p.shape), scale=scale)
+        ops.loss_fprop(logits.reshape(p.shape), labels, p, loss, **gradient)
 
     def dlogits(self, ops, p, labels, dx, scale: float) -> None:
         """Writes dx (1, N, 1, 1, K) = (p - onehot) * scale; scale is 1/batch for the paper's average."""

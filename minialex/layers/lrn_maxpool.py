@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..spec import Shape
@@ -15,7 +15,7 @@ from .maxpool import MaxPool
 class LRNMaxPool(Layer):
     """y = pool(norm(x)), under the pool's name; what lies between is nowhere in memory.
 
-    `relu=True`: the layer below is a ConvReLU with masked=True, and dx is the gradient before that ReLU.
+    `relu=True`: dx passes the gate of a ReLU below.
     """
 
     norm: LRN
@@ -29,6 +29,9 @@ class LRNMaxPool(Layer):
 
     def _constants(self) -> dict:
         return dict(window=self.pool.window, stride=self.pool.stride, **self.norm.constants())
+
+    def gating(self, factor: float) -> LRNMaxPool | None:
+        return replace(self, relu=True) if factor == 1 else None
 
     def fprop(self, ops, x, y, run: Run) -> None:
         ops.lrn_maxpool_fprop(x, y, **self._constants())

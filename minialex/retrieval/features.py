@@ -33,7 +33,7 @@ class FeatureError(MiniAlexError):
 def layer_of(model: Trained, layer: str | None = None) -> str:
     """The layer asked for, or the last hidden one, as the classifier reads it at test.  Raises FeatureError where its values are gone."""
     net = model.net
-    names = [one.name for one in net.layers]
+    names = [one.output() for one in net.layers]
     if layer is None:
         return names[-2]
     if layer not in names:

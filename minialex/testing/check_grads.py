@@ -17,7 +17,7 @@ import numpy as np
 
 from ..backends import reference
 from ..fuse import fuse
-from ..layers import ConvReLU, Dropout, Layer, LRNMaxPool, MaxPool, ReLU, Run, Sigmoid, SoftmaxLoss, Tanh
+from ..layers import ConvReLU, Dropout, Layer, LinearReLU, LRNMaxPool, MaxPool, ReLU, Run, Sigmoid, SoftmaxLoss, Tanh
 from ..nets import Recipe
 from ..nets.table import grid
 from ..nets.table import rows as table_rows
@@ -29,7 +29,7 @@ BUDGET = 50_000_000         # multiply-adds of one image up to which a network i
 DIRECTIONS = 3
 
 
-FUSED = (ConvReLU, LRNMaxPool)
+FUSED = (ConvReLU, LinearReLU, LRNMaxPool)
 
 
 class Row(NamedTuple):
@@ -200,7 +200,7 @@ def check_layer(ops: ModuleType, layer: Layer, x: Shape, batch: int, ordinal: in
     except Refused:
         return watched.rows
     if isinstance(layer, FUSED):            # the rows of its two layers have everything else
-        return [row for row in watched.rows if row.op.startswith(("conv_relu", "lrn_maxpool"))]
+        return [row for row in watched.rows if row.op.startswith(("conv_relu", "linear_relu", "lrn_maxpool"))]
     arrays = {"x": host_x.astype(np.float64), **{name: value.astype(np.float64) for name, value in params.items()}}
     gradients = {"x": dx, **run.grads}
     ratios = {f"d{name}": differences(function, arrays, dy.astype(np.float64), name, ops.to_host(gradient), watched.bounds[f"d{name}"], rng)

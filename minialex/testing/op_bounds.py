@@ -19,7 +19,7 @@ from . import cases, unweighted
 from .compare import eps
 
 OUTPUTS = {"fprop": ("y",), "bprop": ("dx",), "dgrad": ("dx",), "wgrad": ("dw", "db"), "test": ("y",)}
-WEIGHTED = ("conv", "conv_relu", "local", "linear")
+WEIGHTED = ("conv", "conv_relu", "local", "linear", "linear_relu")
 SEVEN_POINTS = "seven points"                                         # what the cpu backend's form of some convolutions is called here
 # Relative error of an operand of a product.  Of split operands: half of what their products leave out.  With the parts
 # |x1| <= 2^-8 |x| and |x2| <= 2^-17 |x| that is x1 y1 + x2 y + x y2 for bf16x3, at most (1 + 1/2 + 1/2) / 2^16 of |x y|, and
@@ -89,7 +89,8 @@ def _weighted(oracle, op, arrays, options, dtype, precision) -> dict[str, np.nda
     independent, more than 5 r sqrt(op(x^2, w^2)), six standard deviations, does not happen.  The error of a split product, some of
     it a product of two such errors, has at most the same deviation.  At seven points an output has the errors of its whole tile, so
     the largest sum of its image and map counts."""
-    linear, rounded = op.replace("conv_relu", "conv"), ROUNDED[precision]
+    linear, rounded, dropout = op.replace("_relu", ""), ROUNDED[precision], options.get("dropout")
+    options = {name: value for name, value in options.items() if name != "dropout"}
 
     def of(function):
         given = {name: function(a.astype(np.float64)) for name, a in inputs(op, arrays).items()}
@@ -104,7 +105,7 @@ def _weighted(oracle, op, arrays, options, dtype, precision) -> dict[str, np.nda
                                  for sums in (absolute, squares))
         for name in bound:
             bound[name] = bound[name] + np.minimum(2.01 * rounded * absolute[name], 5 * rounded * np.sqrt(squares[name]))
-    return bound
+    return {name: value * dropout["scale"] for name, value in bound.items()} if dropout else bound
 
 
 def _loss(op, arrays, options, want, dtype) -> dict[str, np.ndarray]:

@@ -99,7 +99,7 @@ def maps(options: argparse.Namespace, out: Path) -> list[str]:
     if options.picture is None:
         raise MiniAlexError("figures maps needs a picture: add --picture FILE, a JPEG or PNG")
     model = _model(options)
-    names = [layer.name for layer in model.net.layers]
+    names = [layer.output() for layer in model.net.layers]
     layer = layer_of(model, options.layer or _first_readable(model))
     shape = model.net.shapes[names.index(layer) + 1]
     if shape.H * shape.W == 1:
@@ -119,7 +119,7 @@ def maps(options: argparse.Namespace, out: Path) -> list[str]:
 def _first_readable(model) -> str:
     """The first layer whose values are still there behind the pass."""
     layers = model.net.layers
-    return next(one.name for one, above in pairwise(layers) if not above.in_place or "y" in one.bprop_reads)
+    return next(one.output() for one, above in pairwise(layers) if not above.in_place or "y" in one.bprop_reads)
 
 
 def confusion(options: argparse.Namespace, out: Path) -> list[str]:

@@ -31,13 +31,13 @@ PoolDims pool_dims(const int* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n
 
 void call_by_name(const std::string& op, const Given& g) {
   float* const* p = g.p;                               // the workspace is the last address of each
-  if (op == "conv_fprop") call(conv_fprop(), g, {conv_dims(g.n), p[0], p[1], p[2], p[3], false, p[4]});
-  else if (op == "conv_dgrad") call(conv_dgrad(), g, {conv_dims(g.n), p[0], p[1], p[2], p[3]});
+  if (op == "conv_fprop") call(conv_fprop(), g, {conv_dims(g.n), p[0], p[1], p[2], p[3], false, {}, p[4]});
+  else if (op == "conv_dgrad") call(conv_dgrad(), g, {conv_dims(g.n), p[0], p[1], p[2], nullptr, 1.f, p[3]});
   else if (op == "conv_wgrad") call(conv_wgrad(), g, {conv_dims(g.n), p[0], p[1], p[2], p[3], false, p[4]});
   else if (op == "lrn_fprop") call(lrn_fprop(), g, {norm_dims(g.n), p[0], p[1], g.f[0], g.f[1], g.f[2], p[2]});
   else if (op == "lrn_bprop") call(lrn_bprop(), g, {norm_dims(g.n), p[0], p[1], p[2], g.f[0], g.f[1], g.f[2], p[3]});
   else if (op == "maxpool_fprop") call(maxpool_fprop(), g, {pool_dims(g.n), p[0], p[1], p[2]});
-  else if (op == "maxpool_bprop") call(maxpool_bprop(), g, {pool_dims(g.n), p[0], p[1], p[2], p[3], p[4]});
+  else if (op == "maxpool_bprop") call(maxpool_bprop(), g, {pool_dims(g.n), p[0], p[1], p[2], p[3], false, p[4]});
   else throw ShapeError(text("the recorder knows no op ", op));
 }
 

@@ -56,8 +56,8 @@ __global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, const float* __r
 
 // dx = D_0 + D_1 + ... over the output columns that read this column of x.
 template <bool LOCAL>
-__global__ void __launch_bounds__(THREADS, 4) dgrad(ConvDims d, const float* __restrict__ dy, const float* __restrict__ w,
-                                                    float* __restrict__ dx) {
+__global__ void __launch_bounds__(THREADS, 3) dgrad(ConvDims d, const float* __restrict__ dy, const float* __restrict__ w,
+                                                    float* __restrict__ dx, const float* __restrict__ gate, float scale) {
   const int64_t i = number();
   if (i >= d.x_size()) return;
   const int Ky = d.Ky(), Cx = d.Cx();
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(THREADS, 4) dgrad(ConvDims d, const float* __r
     }
     total = first == group * d.Kg() ? sum.value() : total + sum.value();
   }
-  dx[i] = total;
+  dx[i] = gate ? gated(gate[i], scale, total) : total;
 }
 
 // dw = the sum over all N P Q output positions, or over the N of its own (LOCAL).
@@ -129,7 +129,7 @@ template <bool LOCAL, class Call> void launch_fprop(const Call& c, Stream stream
   MINIALEX_LAUNCH((fprop<LOCAL>), blocks(c.dims.y_size()), dim3(THREADS), 0, stream, c.dims, c.x, c.w, c.b, c.y, c.relu);
 }
 template <bool LOCAL, class Call> void launch_dgrad(const Call& c, Stream stream) {
-  MINIALEX_LAUNCH((dgrad<LOCAL>), blocks(c.dims.x_size()), dim3(THREADS), 0, stream, c.dims, c.dy, c.w, c.dx);
+  MINIALEX_LAUNCH((dgrad<LOCAL>), blocks(c.dims.x_size()), dim3(THREADS), 0, stream, c.dims, c.dy, c.w, c.dx, c.gate, c.scale);
 }
 template <bool LOCAL, class Call> void launch_wgrad(const Call& c, Stream stream) {
   const int64_t positions = LOCAL ? int64_t(c.dims.P) * c.dims.Q : 1;

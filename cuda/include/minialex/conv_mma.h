@@ -23,7 +23,7 @@ size_t workspace_fprop(const ConvDims& dims);
 size_t workspace_dgrad(const ConvDims& dims);
 size_t workspace_wgrad(const ConvDims& dims);
 
-constexpr size_t SHARED_LARGE = 112 * 1024;        // bytes of a block of tiles of 128 x 128 that wait there as float32 (all but bf16), at most
+constexpr size_t SHARED_LARGE = 112 * 1024;             // bytes of a block of tiles of 128 x 128 that hold float32 (all but bf16), at most
 
 template <class PRECISION, bool LARGE> void launch_fprop(const ConvFprop& call, Stream stream);
 template <class PRECISION, bool LARGE> void launch_dgrad(const ConvDgrad& call, Stream stream);

@@ -1,10 +1,10 @@
-// What the three tensor-core convolutions share: the shape with its divisors, how a long sum is cut into ranges, where the
-// numbers of an activation go, and the kernel that adds up the slices of a sum which several blocks made.
+// What the three tensor-core convolutions share: the shape with its divisors, how a long sum is cut into ranges, and where the
+// numbers of an activation go, with or without a sum of slices (sum_slices.h) before.
 #pragma once
 #include <climits>
 #include "conv_mma.h"
 #include "gemm_mma.h"
-#include "gemm_tile.h"
+#include "sum_slices.h"
 
 namespace minialex {
 namespace conv_mma {
@@ -58,19 +58,23 @@ inline const char* refuses_sizes(const ConvDims& d) {
 }
 
 // ---- the output of fprop and dgrad: columns of (pixels, channels)
-struct ActivationOut {
+struct TileOut {
   float* to;
   const float* bias;                                    // nullptr: none
   mma::Divider channels;                                // of a column
   int64_t pixels;
   int M, N, base;                                       // pixels, channels of the group, its first channel
-  bool first, last, relu;                               // first: the first part; last: bias and relu follow
+  bool first, last, relu;                               // first: the first part; last: bias, gate and relu follow
+  const float* gate;                                    // nullptr: none
+  float scale;
 
-  MINIALEX_DEVICE float finished(float value, float before, int channel) const {
+  MINIALEX_DEVICE float finished(float value, float before, int channel, float open) const {
     if (!first) value = before + value;
     if (last && bias) value = value + bias[channel];
+    if (last && gate) value = gated(open, scale, value);
     return last && relu ? rectified(value) : value;
   }
+  MINIALEX_DEVICE float open(const float* at) const { return last && gate ? gate[at - to] : 0.f; }
   MINIALEX_DEVICE void operator()(int m, int n, float left, float right) const {
     if (m >= M || n >= N) return;
     const int per_column = int(channels.divisor), channel = base + n;
@@ -80,43 +84,16 @@ struct ActivationOut {
     if (per_column % 2 == 0 && N % 2 == 0) {            // then n + 1 is there too, in the same column, and the pair is aligned
       float2* pair = reinterpret_cast<float2*>(at);
       const float2 before = first ? make_float2(0.f, 0.f) : *pair;
-      *pair = make_float2(finished(left, before.x, channel), finished(right, before.y, channel + 1));
+      const float2 opened = last && gate ? *reinterpret_cast<const float2*>(gate + (at - to)) : make_float2(0.f, 0.f);
+      *pair = make_float2(finished(left, before.x, channel, opened.x), finished(right, before.y, channel + 1, opened.y));
       return;
     }
-    *at = finished(left, first ? 0.f : *at, channel);
+    *at = finished(left, first ? 0.f : *at, channel, open(at));
     if (n + 1 >= N) return;
     if (c + 1 == per_column) at = to + ((column + 1) * pixels + m) * per_column - 1;
-    at[1] = finished(right, first ? 0.f : at[1], channel + 1);
+    at[1] = finished(right, first ? 0.f : at[1], channel + 1, open(at + 1));
   }
 };
-
-// ---- out = (P_0 + P_1 + ...) + b, or its relu; P_c the sum of part c's slices, which lie one behind the other
-constexpr int SUM_THREADS = 256;
-struct SumOptions {
-  bool accumulate, relu;
-};
-template <int THREADS>
-__global__ void __launch_bounds__(THREADS) sum_slices(const float* __restrict__ slices, int parts, int ranges, const float* __restrict__ bias,
-                                                      int64_t per_column, int channels, float* __restrict__ out, int64_t size, SumOptions options) {
-  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
-  if (i >= size) return;
-  float total = 0.f;
-  for (int part = 0; part < parts; ++part) {
-    const float* from = slices + part * ranges * size + i;
-    float sum = from[0];
-    for (int range = 1; range < ranges; ++range) sum = sum + from[range * size];
-    total = part ? total + sum : sum;
-  }
-  if (options.accumulate) total = out[i] + total;
-  if (bias) total = total + bias[i / per_column * channels + i % channels];
-  out[i] = options.relu ? rectified(total) : total;
-}
-
-inline void add_up(const float* slices, int parts, int ranges, const float* bias, int64_t per_column, int channels, float* out, int64_t size,
-                   SumOptions options, Stream stream) {
-  const dim3 grid(narrow(ceil_div(size, SUM_THREADS), "the number of blocks"));
-  MINIALEX_LAUNCH((sum_slices<SUM_THREADS>), grid, dim3(SUM_THREADS), 0, stream, slices, parts, ranges, bias, per_column, channels, out, size, options);
-}
 
 }  // namespace conv_mma
 }  // namespace minialex

@@ -221,6 +221,15 @@ template <class Precision, class Operand, int EXTENT, int THREADS> struct Copier
         *to = Number(pack_bf16(carried[i][0], 0.f));
     }
   }
+
+  // use(i, v, number) for all that the thread has carried of a step, unrounded: number v of its vector in row `row + i * DOWN`.
+  template <class Use> MINIALEX_DEVICE void each_number(int stage, Use use) const {
+    MINIALEX_UNROLL for (int i = 0; i < COUNT; ++i)
+      MINIALEX_UNROLL for (int v = 0; v < VECTOR; ++v) {
+        if constexpr (Precision::ASYNC) use(i, v, shared.stage[stage][row + i * DOWN][column + v]);
+        else use(i, v, carried[i][v]);
+      }
+  }
 };
 
 // ---- the product
@@ -308,7 +317,9 @@ template <class Precision, class T, class A, class B> struct Product {
   }
 
   // sum = A B over the depth from `begin` to `end`, for the tile whose first row and column are m and n.
-  MINIALEX_DEVICE void run(const A& a, const B& b, int m, int n, int begin, int end) {
+  // watch(copier, stage) sees each step of A when its numbers are there.
+  struct Nobody { MINIALEX_DEVICE void operator()(const CopyA&, int) const {} };
+  template <class Watch = Nobody> MINIALEX_DEVICE void run(const A& a, const B& b, int m, int n, int begin, int end, Watch watch = {}) {
     MINIALEX_UNROLL for (int i = 0; i < T::MI; ++i)
       MINIALEX_UNROLL for (int j = 0; j < T::NI; ++j)
         MINIALEX_UNROLL for (int e = 0; e < 4; ++e) sum[i][j][e] = 0.f;
@@ -329,18 +340,20 @@ template <class Precision, class T, class A, class B> struct Product {
         const int next = s + AHEAD;
         if (next < steps) copy_a.start(next % Precision::STAGES, begin + next * DEPTH), copy_b.start(next % Precision::STAGES, begin + next * DEPTH);
         cp_async_commit();
+        watch(copy_a, s % Precision::STAGES);
         multiply(s % Precision::STAGES);
       }
       cp_async_wait<0>();
     } else {
       copy_a.fetch(begin), copy_b.fetch(begin);
+      watch(copy_a, 0);
       copy_a.store(0), copy_b.store(0);
       __syncthreads();
       for (int s = 0; s < steps; ++s) {
         const bool more = s + 1 < steps;
         if (more) copy_a.fetch(begin + (s + 1) * DEPTH), copy_b.fetch(begin + (s + 1) * DEPTH);
         multiply(s % 2);
-        if (more) copy_a.store((s + 1) % 2), copy_b.store((s + 1) % 2);
+        if (more) watch(copy_a, (s + 1) % 2), copy_a.store((s + 1) % 2), copy_b.store((s + 1) % 2);
         __syncthreads();
       }
     }

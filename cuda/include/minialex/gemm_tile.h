@@ -28,6 +28,9 @@ MINIALEX_DEVICE float multiply_add(float a, float b, float c) {
 // As NumPy's maximum(x, 0): a NaN stays a NaN.  The very expression of relu.cu, so fused and unfused agree.
 MINIALEX_DEVICE float rectified(float x) { return x > 0.f || x != x ? x : 0.f; }
 
+// The gradient of a ReLU whose output is `gate`, or of dropout behind it, which scaled what it kept: the bits of dropout.cu and relu.cu.
+MINIALEX_DEVICE float gated(float gate, float scale, float dy) { return gate > 0.f ? __fmul_rn(dy, scale) : 0.f; }
+
 // A sum of any length that one thread adds up, in chains of at most kChain terms.
 struct ChainedSum {
   float total = 0.f, chain = 0.f;
@@ -196,6 +199,9 @@ MINIALEX_DEVICE void hand_over(typename Tile::Shared& shared, const float (&sum)
   }
 }
 
+MINIALEX_DEVICE float4 gated4(float4 gate, float scale, float4 dy) {
+  return make_float4(gated(gate.x, scale, dy.x), gated(gate.y, scale, dy.y), gated(gate.z, scale, dy.z), gated(gate.w, scale, dy.w));
+}
 MINIALEX_DEVICE float4 add4(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 
 using Tile128x128 = GemmTile<128, 128, 8, 8, 8>;

@@ -22,10 +22,20 @@ inline int dgrad_sums(const LinearDims& d) { return (d.groups == 1 ? d.Gy : 1) *
 inline size_t fprop_workspace(const LinearDims& d) { return fprop_sums(d) > 1 ? size_t(fprop_sums(d)) * d.y_size() * sizeof(float) : 0; }
 inline size_t dgrad_workspace(const LinearDims& d) { return dgrad_sums(d) > 1 ? size_t(dgrad_sums(d)) * d.x_size() * sizeof(float) : 0; }
 
-// y = the chains in order, then the bias; no work where there is a single chain, which its block has written to y itself.
+// y = the chains in order, then bias, relu and dropout, dx = the chains, then the gate; a single chain has been written to the output by its block.
 void add_fprop_chains(const LinearFprop& c, Stream stream);
 void add_dgrad_chains(const LinearDgrad& c, Stream stream);
-void linear_bias_gradient(const LinearWgrad& c, Stream stream);          // db, in every variant of wgrad
+void finish_fprop(const LinearFprop& c, Stream stream);                  // what is behind a sum that y holds, with its bias, already
+void finish_dgrad(const LinearDgrad& c, Stream stream);
+
+// db of output k over at most a chain of images from `start` on, written or added to what is there; in the kernels of every wgrad.
+MINIALEX_DEVICE void linear_bias_gradient(const LinearDims& d, const float* dy, float* db, int k, int start, bool add) {
+  const int Ky = d.Ky();
+  const float* from = dy + int64_t(k / Ky) * d.N * Ky + k % Ky;
+  float sum = 0.f;
+  for (int n = start; n < min(start + kChain, d.N); ++n) sum = sum + from[int64_t(n) * Ky];
+  db[k] = add ? __fadd_rn(db[k], sum) : sum;
+}
 
 // linear_rows.cu: w read once for at most kRows images
 constexpr int kRows = 8;

@@ -6,13 +6,25 @@
 
 namespace minialex {
 
-// ---- layers with weights.  `b` may be nullptr (no bias); wgrad adds to dw and db when `accumulate`.
+// What decides dropout's mask, besides the place of an element.  columns is 0 where nothing is dropped.
+struct DropoutMask {
+  uint64_t threshold;                                  // a value is kept when its Philox word is below: keep * 2^32
+  float scale;
+  uint64_t seed;
+  uint32_t step, layer, first;
+  int column, columns;                                 // the array's first column, of how many in the whole network
+  const int32_t* dial;                                 // nullptr, or device memory: the step stands here instead
+};
+
+// ---- layers with weights.  `b` may be nullptr (no bias); wgrad adds to dw and db when `accumulate`.  dgrad's `gate`, nullptr or of dx's
+// shape, is the output of a ReLU below: dx * scale where it is above 0, else 0.
 struct ConvFprop {
   using Dims = ConvDims;
   ConvDims dims;
   const float *x, *w, *b;
   float* y;
-  bool relu;                                           // y = max(y, 0) on the way out
+  bool relu;                                           // y = max(y, 0) on the way out,
+  DropoutMask dropout;                                 // and what dropout makes of that: of linear layers alone
   void* workspace;
 };
 struct ConvDgrad {
@@ -20,6 +32,8 @@ struct ConvDgrad {
   ConvDims dims;
   const float *dy, *w;
   float* dx;
+  const float* gate;
+  float scale;
   void* workspace;
 };
 struct ConvWgrad {
@@ -47,6 +61,8 @@ struct LinearFprop {
   LinearDims dims;
   const float *x, *w, *b;
   float* y;
+  bool relu;                                           // as ConvFprop's
+  DropoutMask dropout;
   void* workspace;
 };
 struct LinearDgrad {
@@ -54,6 +70,8 @@ struct LinearDgrad {
   LinearDims dims;
   const float *dy, *w;
   float* dx;
+  const float* gate;
+  float scale;
   void* workspace;
 };
 struct LinearWgrad {
@@ -64,7 +82,7 @@ struct LinearWgrad {
   bool accumulate;
   void* workspace;
 };
-const Op<LinearFprop>& linear_fprop();
+const Op<LinearFprop>& linear_fprop();                 // also linear_relu_fprop
 const Op<LinearDgrad>& linear_dgrad();
 const Op<LinearWgrad>& linear_wgrad();
 
@@ -137,6 +155,7 @@ struct PoolBprop {
   PoolDims dims;
   const float *x, *y, *dy;                             // x and y are nullptr for average pooling
   float* dx;
+  bool relu;                                           // of max-pooling: also multiplies dx by (x > 0), the gradient of a ReLU below
   void* workspace;
 };
 const Op<PoolFprop>& maxpool_fprop();
@@ -171,12 +190,7 @@ struct Dropout {
   DropoutDims dims;
   const float* x;
   float* y;
-  uint64_t threshold;                                  // a value is kept when its Philox word is below: keep * 2^32
-  float scale;
-  uint64_t seed;
-  uint32_t step, layer, first;
-  int column, columns;                                 // the array's first column, of how many in the whole network
-  const int32_t* dial;                                 // nullptr, or device memory: the step stands here instead
+  DropoutMask mask;
   void* workspace;
 };
 struct DropoutTest {
@@ -197,6 +211,8 @@ struct LossFprop {
   const float* x;
   const int32_t* labels;
   float *p, *loss;
+  float* dx;                                           // nullptr, or loss_bprop's output, written, too
+  float scale;
   void* workspace;
 };
 struct LossBprop {

@@ -19,6 +19,9 @@ MINIALEX_DEVICE Quad larger(const Quad& a, const Quad& b) {
   return {{larger(a.v[0], b.v[0]), larger(a.v[1], b.v[1]), larger(a.v[2], b.v[2]), larger(a.v[3], b.v[3])}};
 }
 
+// A gradient behind a ReLU below, whose output is x, if there is one.
+MINIALEX_DEVICE float masked(bool relu, float x, float dx) { return !relu || x > 0.f ? dx : 0.f; }
+
 // Whether input (h, w), whose value is `here`, gets the gradient of window (p, q), whose maximum is `best`: it equals that and, unless
 // all ties do, no input before it in row order does.  value(h, w) is what the pool read there.
 template <class Value>

@@ -11,7 +11,7 @@ from .avgpool import avgpool_bprop, avgpool_fprop
 from .conv import conv_dgrad, conv_fprop, conv_relu_fprop, conv_wgrad
 from .dropout import dropout_bprop, dropout_fprop, dropout_test
 from .joint import joint_sum
-from .linear import linear_dgrad, linear_fprop, linear_wgrad
+from .linear import linear_dgrad, linear_fprop, linear_relu_fprop, linear_wgrad
 from .local import local_dgrad, local_fprop, local_wgrad
 from .loss import loss_bprop, loss_fprop
 from .lrn import lrn_bprop, lrn_fprop
@@ -26,7 +26,8 @@ from .workers import blas_reason, empty, from_host, image_ranges, parallel, set_
 
 __all__ = ["augment_fprop", "avgpool_bprop", "avgpool_fprop", "blas_reason", "conv_dgrad", "conv_fprop", "conv_relu_fprop", "conv_wgrad",
            "dropout_bprop", "dropout_fprop", "dropout_test", "empty", "from_host", "fused", "image_ranges", "joint_sum", "linear_dgrad",
-           "linear_fprop", "linear_wgrad", "local_dgrad", "local_fprop", "local_wgrad", "loss_bprop", "loss_fprop", "lrn_bprop",
+           "linear_fprop", "linear_relu_fprop", "linear_wgrad", "local_dgrad",
+           "local_fprop", "local_wgrad", "loss_bprop", "loss_fprop", "lrn_bprop",
            "lrn_fprop", "lrn_maxpool_bprop", "lrn_maxpool_fprop", "maxpool_bprop", "maxpool_fprop", "parallel", "relu_bprop",
            "relu_fprop", "set_precision", "set_workers", "sgd_update", "sigmoid_bprop", "sigmoid_fprop", "spatial_norm_bprop",
            "spatial_norm_fprop", "sum_partials", "tanh_bprop", "tanh_fprop", "to_host", "workers"]

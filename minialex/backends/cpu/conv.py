@@ -12,6 +12,7 @@ from .. import checks
 from ..checks import ConvDims
 from . import winograd
 from .parts import dense, padded, parts, pieces, record, windows
+from .relu import gated
 from .sums import product_into
 from .workers import image_ranges, inside, over_chunks, over_images, scratch, sum_partials
 
@@ -79,13 +80,16 @@ def _fprop(x, w, b, y, d: ConvDims, relu: bool) -> None:
                 np.maximum(rows[g], 0, out=rows[g])
 
 
-def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
+def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int,
+               gate: np.ndarray | None = None, scale: float = 1.0) -> None:
     """dx[h, w] = sum of dy[p, q] * w[r, s] over all that read it; dx of a column is D_0 + D_1 + ... over the output columns."""
     d = checks.conv("conv_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",))
+    checks.gate("conv_dgrad", gate, dx)
     flipped = stride == 1 and max(d.before, d.after) < d.S
     one = _dgrad_rows if flipped else _dgrad_scatter
     over_images(lambda start, stop: _dgrad(dy[:, start:stop], w, dx[:, start:stop], d._replace(N=stop - start), one),
                 d.N, dx.size * d.R * d.S)
+    gated(gate, scale, dx)
 
 
 def _dgrad(dy, w, dx, d: ConvDims, one) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .. import checks
+from .dropout import dropout_fprop
+from .relu import gated, relu_fprop
 from .sums import product_into
 from .workers import over_chunks, scratch
 
@@ -52,9 +54,21 @@ def linear_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarr
         over_chunks(lambda start, stop, g=g: chunk(g, start, stop), Ky, _step(Ky, N * Ky * w.shape[1]))
 
 
-def linear_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, groups: int) -> None:
+def linear_relu_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, *, groups: int,
+                      dropout: dict | None = None) -> None:
+    """y = dropout(max(0, linear(x) + b)), one op after the other."""
+    checks.linear("linear_relu_fprop", x=x, w=w, y=y, b=b, groups=groups, outputs=("y",))
+    linear_fprop(x, w, b, y, groups=groups)
+    relu_fprop(y, y)
+    if dropout is not None:
+        maps = y[:, :, None, None]
+        dropout_fprop(maps, maps, **dropout)
+
+
+def linear_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, groups: int, gate: np.ndarray | None = None, scale: float = 1.0) -> None:
     """dx of a column is D_0 + D_1 + ... over the output columns that read it."""
     checks.linear("linear_dgrad", x=dx, w=w, y=dy, groups=groups, outputs=("x",))
+    checks.gate("linear_dgrad", gate, dx)
     F, Ky = dx.shape[2], dy.shape[2]
 
     def chunk(gx: int, start: int, stop: int) -> None:
@@ -68,6 +82,7 @@ def linear_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, groups: int) 
 
     for gx in range(dx.shape[0]):
         over_chunks(lambda start, stop, gx=gx: chunk(gx, start, stop), F, _step(F, dx.shape[1] * F * w.shape[0]))
+    gated(gate, scale, dx)
 
 
 def linear_wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray, *, groups: int, accumulate: bool = False) -> None:

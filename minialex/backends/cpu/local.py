@@ -8,6 +8,7 @@ from .. import checks
 from ..checks import ConvDims
 from .conv import sum_ranges
 from .parts import padded, parts, record, windows
+from .relu import gated
 from .workers import over_images, scratch
 
 
@@ -48,10 +49,13 @@ def _fprop(x, w, b, y, d: ConvDims) -> None:
         np.add(y[g], b[..., g * Ky:g * Ky + Ky], out=y[g])
 
 
-def local_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
+def local_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int,
+                gate: np.ndarray | None = None, scale: float = 1.0) -> None:
     """dx of a column is D_0 + D_1 + ... over the output columns, each the scattered products dy[p, q] * w[p, q]."""
     d = checks.conv("local_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",), local=True)
+    checks.gate("local_dgrad", gate, dx)
     over_images(lambda start, stop: _dgrad(dy[:, start:stop], w, dx[:, start:stop], d._replace(N=stop - start)), d.N, dx.size * d.R * d.S)
+    gated(gate, scale, dx)
 
 
 def _dgrad(dy, w, dx, d: ConvDims) -> None:

@@ -13,6 +13,7 @@ from .. import checks
 from .elementwise import masked
 from .parts import record
 from .pooling import each_piece, reduce_columns, reduce_rows, taps
+from .relu import gated
 from .workers import scratch
 
 
@@ -28,11 +29,14 @@ def maxpool_fprop(x: np.ndarray, y: np.ndarray, *, window: int, stride: int) -> 
     each_piece(piece, x, y)
 
 
-def maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int, ties: str) -> None:
-    """dx = sum of dy over the windows that an input won; ties="first" in row order, or "all" equal inputs."""
+def maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int, ties: str,
+                  relu: bool = False) -> None:
+    """dx = sum of dy over the windows that an input won; ties="first" in row order, or "all" equal inputs; relu=True: where x > 0."""
     checks.ties("maxpool_bprop", ties)
     checks.pool("maxpool_bprop", x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
     each_piece(lambda *pieces: _bprop(*pieces, window, stride, ties == "first"), x, y, dy, dx)
+    if relu:
+        gated(x, 1.0, dx)
 
 
 def _bprop(x, y, dy, dx, window: int, stride: int, first: bool) -> None:

@@ -24,5 +24,14 @@ def relu_bprop(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     each_run(_bprop, y, dy, dx)
 
 
+def gated(gate: np.ndarray | None, scale: float, dx: np.ndarray) -> None:
+    """What dgrad does at its end: dx = dx * scale where gate > 0, else 0; nothing without a gate."""
+    if gate is None:
+        return
+    if scale != 1:
+        each_run(lambda dx: np.multiply(dx, scale, out=dx), dx)
+    each_run(_bprop, gate, dx, dx)
+
+
 def _bprop(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     masked(dy, np.greater(y, 0, out=scratch("relu", y.shape, np.bool_)), dx)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import checks
 from .parts import parts
-from .relu import relu_fprop
+from .relu import gated, relu_fprop
 
 
 def padded(x, dims):
@@ -62,15 +62,18 @@ def conv_relu_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray,
     relu_fprop(y, y)
 
 
-def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
+def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int,
+               gate: np.ndarray | None = None, scale: float = 1.0) -> None:
     """Gradient of the input: each output position sends dy * w back along its window.
 
         dx[n, stride p - before + r, stride q - before + s, c] += dy[n, p, q, k] * w[k, r, s, c]
 
     What falls on the border is dropped; dx of a column is D_0 + D_1 + ... over the output columns that read it.
-    Rows of x that no window reaches get 0.  dy like y, w like conv_fprop's; dx, like x, is written entirely.
+    Rows of x that no window reaches get 0.  dy like y, w like conv_fprop's; dx, like x, is written entirely.  `gate`, of dx's shape,
+    is the output of a ReLU below (and a dropout that scaled by `scale`), whose gradient is taken, too.
     """
     dims = checks.conv("conv_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",))
+    checks.gate("conv_dgrad", gate, dx)
     dx[...] = 0
     for part in part_list(dims):
         filters = w[part.maps, :, :, part.inputs]
@@ -79,6 +82,7 @@ def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pa
             sent = np.einsum("npqk,kc->npqc", dy[part.gy, ..., part.outputs], filters[:, r, s, :], optimize=True)
             tap(wide[0], r, s, dims)[...] += sent
         dx[part.gx, ..., part.channels] += inside(wide, dims)[0]
+    gated(gate, scale, dx)
 
 
 def conv_wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray,

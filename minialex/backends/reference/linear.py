@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .. import checks
+from .dropout import dropout_fprop
 from .parts import parts
+from .relu import gated, relu_fprop
 
 
 def _parts(x, y, groups):
@@ -26,12 +28,25 @@ def linear_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarr
         y += b.reshape(y.shape[0], 1, -1)
 
 
-def linear_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, groups: int) -> None:
-    """dx = dy w; a column of x read by several output columns gets D_0 + D_1 + ... in their order."""
+def linear_relu_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, *, groups: int,
+                      dropout: dict | None = None) -> None:
+    """relu_fprop after linear_fprop, and dropout_fprop with the arguments `dropout` after both."""
+    checks.linear("linear_relu_fprop", x=x, w=w, b=b, y=y, groups=groups, outputs=("y",))
+    linear_fprop(x, w, b, y, groups=groups)
+    relu_fprop(y, y)
+    if dropout is not None:
+        maps = y[:, :, None, None]
+        dropout_fprop(maps, maps, **dropout)
+
+
+def linear_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, groups: int, gate: np.ndarray | None = None, scale: float = 1.0) -> None:
+    """dx = dy w; a column of x read by several output columns gets D_0 + D_1 + ... in their order.  `gate` as conv_dgrad's."""
     checks.linear("linear_dgrad", x=dx, w=w, y=dy, groups=groups, outputs=("x",))
+    checks.gate("linear_dgrad", gate, dx)
     dx[...] = 0
     for part in _parts(dx, dy, groups):
         dx[part.gx, :, part.channels] += dy[part.gy, :, part.outputs] @ w[part.maps, part.inputs]
+    gated(gate, scale, dx)
 
 
 def linear_wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray, *, groups: int, accumulate: bool = False) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import checks
 from .conv import inside, padded, part_list, tap, taps
+from .relu import gated
 
 
 def local_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray,
@@ -23,9 +24,11 @@ def local_fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray,
         y[gy] += maps
 
 
-def local_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int) -> None:
+def local_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pad: int | tuple[int, int], groups: int,
+                gate: np.ndarray | None = None, scale: float = 1.0) -> None:
     """As conv_dgrad, each position sending back through its own filters."""
     dims = checks.conv("local_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",), local=True)
+    checks.gate("local_dgrad", gate, dx)
     dx[...] = 0
     for part in part_list(dims):
         filters = w[:, :, part.maps, :, :, part.inputs]
@@ -34,6 +37,7 @@ def local_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, p
             sent = np.einsum("npqk,pqkc->npqc", dy[part.gy, ..., part.outputs], filters[:, :, :, r, s, :])
             tap(wide[0], r, s, dims)[...] += sent
         dx[part.gx, ..., part.channels] += inside(wide, dims)[0]
+    gated(gate, scale, dx)
 
 
 def local_wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, db: np.ndarray,

@@ -7,6 +7,7 @@ import numpy as np
 from .. import checks
 from .lrn import lrn_bprop, lrn_fprop
 from .maxpool import maxpool_bprop, maxpool_fprop
+from .relu import gated
 
 
 def lrn_maxpool_fprop(x: np.ndarray, y: np.ndarray, *, n: int, k: float, alpha: float, beta: float, window: int, stride: int) -> None:
@@ -30,4 +31,4 @@ def lrn_maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarr
     maxpool_bprop(between, y, dy, dbetween, window=window, stride=stride, ties=ties)
     lrn_bprop(x, dbetween, dx, n=n, k=k, alpha=alpha, beta=beta)
     if relu:
-        dx[...] = np.where(x > 0, dx, 0)
+        gated(x, 1.0, dx)

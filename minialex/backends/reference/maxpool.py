@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import checks
+from .relu import gated
 
 
 def widened(x, y, window, stride, value):
@@ -35,11 +36,13 @@ def maxpool_fprop(x: np.ndarray, y: np.ndarray, *, window: int, stride: int) -> 
         y[...] = np.maximum(y, seen)
 
 
-def maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int, ties: str) -> None:
+def maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, window: int, stride: int, ties: str,
+                  relu: bool = False) -> None:
     """dx[i] = the sum of dy over the windows whose maximum is at i.
 
     ties="first": of several equal maxima the first in row order gets the gradient.  ties="all": each of them gets all of
-    it (the 2012 program).  Windows overlap, so one input may win several of them.
+    it (the 2012 program).  Windows overlap, so one input may win several of them.  relu=True: x came out of a ReLU, and dx is
+    the gradient before that: dx where x > 0, else 0.
     """
     checks.ties("maxpool_bprop", ties)
     checks.pool("maxpool_bprop", x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
@@ -53,3 +56,5 @@ def maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarray, 
             taken |= wins
         sent[...] += np.where(wins, dy, 0)
     dx[...] = dwide[:, :, :x.shape[2], :x.shape[3], :]
+    if relu:
+        gated(x, 1.0, dx)
