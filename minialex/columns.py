@@ -186,6 +186,7 @@ def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int,
         if y.columns == 1 and column > 0 and not layer.joint(x):
             break                                               # from here on column 0's device alone
         weights += sum(math.prod(block.shape) + 64 for block in held(layer, x, column))
+        weights += sum(math.prod(shape) for shape in layer.scratch(x).values())
         if layer.joint(x):
             image += 2 * y.features if y.columns == 1 else (x.columns - 1) * (3 * x.features + y.features)
         if not (layer.in_place and "y" not in reads) and (y.columns > 1 or column == 0):

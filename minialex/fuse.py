@@ -1,7 +1,7 @@
 """Fusion: a table of neighbours that one op can do in one trip through memory.
 
 A rule rewrites the declared list of layers; which rules pay, a backend says (`ops.fused()`).  Results are the same bits (tests compare
-with `fuse=False`).
+with `fuse=False`), but for "cells" (layers/cells.py), which adds the products of a strided first convolution in another order.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from itertools import pairwise
 
-from .layers import LRN, Conv, ConvReLU, Layer, LRNMaxPool, MaxPool, ReLU
-from .spec import MiniAlexError
+from .layers import LRN, Conv, ConvReLU, Layer, LRNMaxPool, MaxPool, ReLU, cells
+from .spec import MiniAlexError, Shape
 
 
 def _conv_relu(conv: Conv, relu: ReLU) -> ConvReLU:
@@ -33,10 +33,10 @@ def fuse(layers: list[Layer], fused: Iterable[str]) -> list[Layer]:
 
     Where both rules meet, the norm's backward pass does the ReLU's, too: it has its input at hand.
     """
-    unknown = set(fused) - set(RULES)
+    unknown = set(fused) - {*RULES, "cells"}
     if unknown:
-        raise MiniAlexError(f"fuse: there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}")
-    rules = [RULES[name] for name in fused]
+        raise MiniAlexError(f"fuse: there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}, cells")
+    rules = [RULES[name] for name in fused if name in RULES]
     result, i = [], 0
     while i < len(layers):
         for pattern, make in rules:
@@ -52,3 +52,12 @@ def fuse(layers: list[Layer], fused: Iterable[str]) -> list[Layer]:
         if type(below) is ConvReLU and type(above) is LRNMaxPool:
             result[j:j + 2] = [replace(below, masked=True), replace(above, relu=True)]
     return result
+
+
+def in_cells(layers: list[Layer], input: Shape, fused: Iterable[str]) -> tuple[list[Layer], Shape]:
+    """The network that `fuse` made and the shape of its input as arrays have it: in cells where the rule is named in `fused` and the first
+    layer is a convolution that it fits."""
+    first = cells.in_cells(layers[0], input) if layers and "cells" in fused else None
+    if first is None:
+        return layers, input
+    return [first, *layers[1:]], Shape(1, input.H // first.cell, input.W // first.cell, first.cell**2 * input.C)

