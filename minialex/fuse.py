@@ -60,4 +60,4 @@ def in_cells(layers: list[Layer], input: Shape, fused: Iterable[str]) -> tuple[l
     first = cells.in_cells(layers[0], input) if layers and "cells" in fused else None
     if first is None:
         return layers, input
-    return [first, *layers[1:]], Shape(1, input.H // first.cell, input.W // first.cell, first.cell**2 * input.C)
+    return [first, *layers[1:]], cells.shape_of(input, first.cell)

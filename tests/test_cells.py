@@ -10,7 +10,7 @@ import pytest
 from conftest import compiled_backends, load_or_skip
 
 from minialex.layers import CellConv, CellConvReLU, Conv, ConvReLU, Local, Run
-from minialex.layers.cells import in_cells
+from minialex.layers.cells import in_cells, shape_of
 from minialex.net import Net
 from minialex.nets import RECIPES, recipe
 from minialex.spec import DTypeError, LayoutError, Shape, ShapeError
@@ -151,10 +151,6 @@ KEPT = {
 }
 
 
-def cells_of(x: Shape, cell: int) -> Shape:
-    return Shape(1, x.H // cell, x.W // cell, cell**2 * x.C)
-
-
 @pytest.mark.parametrize("name", FITS)
 def test_which_convolution_it_becomes(name):
     """Name, outputs, columns and parameters as declared."""
@@ -162,7 +158,7 @@ def test_which_convolution_it_becomes(name):
     made = in_cells(conv, x)
     assert (made.cell, made.kernel, made.stride, made.pad) == (cell, kernel, 1, pad)
     assert type(made) is (CellConvReLU if isinstance(conv, ConvReLU) else CellConv) and made.name == conv.name
-    there = cells_of(x, cell)
+    there = shape_of(x, cell)
     assert made.out_shape(there) == conv.out_shape(x) and made.params(there) == conv.params(x)
     half = made.column()
     assert half.params(there)[0].shape[0] == conv.K // conv.columns and half.scratch(there)["w"][0] == conv.K // conv.columns
@@ -176,7 +172,7 @@ def test_what_is_left_alone(name):
 def passes(ops, layer, x, w, b, dy):
     """y, dw, db and dx of one layer on plain arrays; `layer` may work in cells."""
     cell = getattr(layer, "cell", 1)
-    shape = cells_of(Shape(1, *x.shape[2:]), cell)
+    shape = shape_of(Shape(1, *x.shape[2:]), cell)
     seen = call(ops, "cells_fprop", {"y": shape.array(x.shape[1])}, x=x, cell=cell)["y"]
     scratch = {name: np.full(size, np.nan, x.dtype) for name, size in layer.scratch(shape).items()}
     grads = {"w": np.full_like(w, np.nan), "b": np.full_like(b, np.nan)}

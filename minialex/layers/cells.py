@@ -56,6 +56,11 @@ def _filters(w):
     return w.reshape((1, *w.shape))
 
 
+def shape_of(x: Shape, cell: int) -> Shape:
+    """Pictures of shape x, whole cells, as cells."""
+    return Shape(1, x.H // cell, x.W // cell, cell**2 * x.C)
+
+
 def in_cells(conv: Layer, x: Shape) -> CellConv | None:
     """`conv` on pictures of shape x kept as cells of its stride, or None where these do not divide x or its padding, would not be whole
     vectors of 4 numbers, or would more than double the work."""
