@@ -155,9 +155,19 @@ class ColumnNet:
                                         f"need {needed:,} bytes, {free:,} are free; {advice}")
 
     # ---------------------------------------------------------------- passes
-    def inputs(self, n: int | None = None) -> list:
+    def inputs(self, n: int | None = None, turn: int | None = None) -> list:
         """On each place the array that the next fprop reads, as Net's: the same pictures in all of them."""
-        return [column.activations.views(n or self.batch)[0] for column in self.columns]
+        return [column.activations.views(n or self.batch, turn)[0] for column in self.columns]
+
+    @property
+    def turn(self) -> int:
+        """As Net.turn."""
+        return self.columns[0].activations.turn
+
+    @turn.setter
+    def turn(self, turn: int) -> None:
+        for column in self.columns:
+            column.activations.turn = turn
 
     def show(self, pictures: np.ndarray) -> None:
         """As Net.show."""

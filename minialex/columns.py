@@ -178,9 +178,9 @@ def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int,
     """Memory of one column's device for training steps of `batch` images in float32, from the shapes alone.
 
     Parameters (`arenas` times: with gradient and momentum), activations, two of the largest as gradients, what an exchange brings and
-    takes, two batches of records, and one more of the largest as the kernels' workspace.
+    takes, two inputs and as many batches of records, and one more of the largest as the kernels' workspace.
     """
-    x, reads, weights, image, largest = input, "", 0, 2 * input.features, 0
+    x, reads, weights, image, largest = input, "", 0, 3 * input.features, 0
     for layer in layers:
         y = layer.out_shape(x)
         if y.columns == 1 and column > 0 and not layer.joint(x):

@@ -83,6 +83,7 @@ class Net:
         filters = [spec.size for layer, x in zip(body[:self._split], self.shapes, strict=False) for spec in layer.params(x)]
         self._fixed = arenas * sum(spec.size + ALIGN for spec in specs.values()) + max(filters, default=0)     # numbers, of any batch
         self._fixed += sum(math.prod(shape) for layer, x in zip(body, self.shapes, strict=False) for shape in layer.scratch(x).values())
+        self._fixed += 3 * input.size                                                                          # two mean pictures, larger
         self._check_room()
         self.params = Arena(ops, specs, dtype)
         self.grads = self.params.like()
@@ -98,12 +99,12 @@ class Net:
     # ---------------------------------------------------------------- planning
     def bytes(self, batch: int) -> int:
         """Memory for steps of `batch` images, from the shapes alone: parameters, activations, two gradients below the first linear
-        layer and two from there on, two batches of records, and a workspace of the kernels (the largest output and filters).  On the
-        host, where blocks of images share gradients, only the least it takes: parameters and activations."""
+        layer and two from there on, two batches of records, a second input, and a workspace of the kernels (the largest output and
+        filters).  On the host, where blocks of images share gradients, only the least it takes: parameters and activations."""
         sizes, split = [shape.size for shape in self.shapes], self._split
         held = sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
         gradients = 2 * max(sizes[split:]) + 2 * max(sizes[1:split + 1], default=0)
-        image = held + (gradients + sizes[0] + max(sizes[1:], default=0) + self.classes + 2 if hasattr(self.ops, "kernels") else 0)
+        image = held + (gradients + 2 * sizes[0] + max(sizes[1:], default=0) + self.classes + 2 if hasattr(self.ops, "kernels") else 0)
         return (self._fixed + batch * image) * np.dtype(self.dtype).itemsize
 
     def _check_room(self) -> None:
@@ -150,9 +151,18 @@ class Net:
         """The array of n images (default: the whole batch) that the next fprop reads, in the form that its first layer reads."""
         return self._activations.views(n or self.batch)[0]
 
-    def inputs(self, n: int | None = None) -> list:
-        """The input of each place: of the only one."""
-        return [self.input(n)]
+    def inputs(self, n: int | None = None, turn: int | None = None) -> list:
+        """The input of each place: of the only one.  `turn` 0 or 1: the first or second of two, of which `turn` says which is read."""
+        return [self._activations.views(n or self.batch, turn)[0]]
+
+    @property
+    def turn(self) -> int:
+        """Which of two inputs the next pass reads, 0 until somebody sets 1."""
+        return self._activations.turn
+
+    @turn.setter
+    def turn(self, turn: int) -> None:
+        self._activations.turn = turn
 
     def show(self, pictures: np.ndarray) -> None:
         """Fills the input of each place with pictures (1, n, H, W, C) of the host, in the form that the first layer reads."""
