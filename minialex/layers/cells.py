@@ -42,8 +42,8 @@ class CellConv(Conv):
         super().wgrad(ops, x, dy, self._in_cells(run))
         ops.cells_bprop(_filters(run.scratch["dw"]), _filters(run.grads["w"]), cell=self.cell)
 
-    def dgrad(self, ops, dy, dx, run: Run) -> None:
-        super().dgrad(ops, dy, dx, self._in_cells(run))
+    def dgrad(self, ops, dy, dx, run: Run, **gate) -> None:
+        super().dgrad(ops, dy, dx, self._in_cells(run), **gate)
 
 
 @dataclass(frozen=True)
