@@ -5,7 +5,7 @@ namespace minialex::bindings {
 MINIALEX_BIND(augment) {
   const auto dims = [](const py::tuple& words) {
     const auto word = [&](int i) { return py::cast<int>(words[i]); };
-    return AugmentDims{word(0), word(1), word(2), word(3), word(4), word(5), py::cast<bool>(words[6])};
+    return AugmentDims{word(0), word(1), word(2), word(3), word(4), word(5), word(6), py::cast<bool>(words[7])};
   };
   publish(module, augment_fprop(), dims);
   module.def("augment_fprop", [dims](const py::tuple& words, py::object images, py::object mean, py::object offsets, py::object flips,

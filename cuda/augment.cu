@@ -3,9 +3,10 @@
 //
 // With mean_at="crop" a pixel loses the mean of its own place in the picture; with "centre" every output place loses the mean
 // at that place of the centre crop.  A crop that leaves its picture reads nothing and writes NaN: offsets live on the device.
+// y may be kept as cells of cell x cell pixels, as a first convolution of that stride reads it (cells.cu): the same numbers elsewhere.
 //
-//   vector   4 numbers a thread: 4 bytes of the picture and 16 of y; the mean, read by all pictures, stays in the cache.
-//            A row of W * C numbers must be a multiple of 4.
+//   vector   4 numbers a thread, neighbours in y: 4 bytes of the picture and 16 of y; the mean, read by all pictures, stays in the
+//            cache.  A row of W * C numbers, or of a cell, must be a multiple of 4.
 //   direct   1 number a thread, any shape
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
@@ -41,23 +42,32 @@ MINIALEX_DEVICE float pixel(const AugmentFprop& a, const Row& row, int w, int c)
   return __fmul_rn(__fadd_rn(__fsub_rn(float(row.image[source]), mean), row.noise[c]), a.scale);
 }
 
+// Where word i of an output picture, of `wide` numbers, begins.  A picture that is not in cells is one row of cells of 1 x W pixels.
+template <class Int> struct Place {
+  Int h, w, c;
+  MINIALEX_DEVICE Place(const AugmentDims& d, Int i, int wide) {
+    const Int columns = d.cell > 1 ? d.cell : d.W, across = d.W / columns, run = columns * d.C / wide;
+    const Int line = i / run, position = line / d.cell, p = position / across, k = (i - line * run) * wide;
+    h = p * d.cell + line % d.cell, w = (position - p * across) * columns + k / d.C, c = k % d.C;
+  }
+};
+
 __global__ void __launch_bounds__(THREADS) augment_direct(const AugmentFprop a) {
   const AugmentDims& d = a.dims;
-  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x, row = i / (int64_t(d.W) * d.C);
-  if (row >= int64_t(d.N) * d.H) return;
-  const int k = int(i - row * d.W * d.C), n = int(row / d.H);
-  a.y[i] = pixel(a, row_of(a, n, int(row - int64_t(n) * d.H)), k / d.C, k % d.C);
+  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x, picture = int64_t(d.H) * d.W * d.C, n = i / picture;
+  if (n >= d.N) return;
+  const Place<int64_t> at(d, i - n * picture, 1);
+  a.y[i] = pixel(a, row_of(a, int(n), int(at.h)), int(at.w), int(at.c));
 }
 
-// A block stays in one picture, so that a thread divides by the length of a row and by C, and by nothing else.
+// A block stays in one picture, so that a thread divides ints alone.
 __global__ void __launch_bounds__(THREADS) augment_vector(const AugmentFprop a, int blocks) {
   const AugmentDims& d = a.dims;
   const int n = blockIdx.x / blocks, quads = d.W * d.C / 4, quad = (blockIdx.x - n * blocks) * THREADS + threadIdx.x;
-  const int h = quad / quads;
-  if (h >= d.H) return;
-  const Row row = row_of(a, n, h);
-  const int k = (quad - h * quads) * 4;
-  int w = k / d.C, c = k - w * d.C;
+  if (quad >= d.H * quads) return;
+  const Place<int> at(d, quad, 4);
+  const Row row = row_of(a, n, at.h);
+  int w = at.w, c = at.c;
   float out[4];
   MINIALEX_UNROLL
   for (int j = 0; j < 4; ++j) {
@@ -68,7 +78,7 @@ __global__ void __launch_bounds__(THREADS) augment_vector(const AugmentFprop a, 
 }
 
 const char* whole_quads(const AugmentDims& dims) {
-  if (int64_t(dims.W) * dims.C % 4) return "a row of W * C numbers is no multiple of 4";
+  if (int64_t(dims.cell > 1 ? dims.cell : dims.W) * dims.C % 4) return "a row of numbers, of a cell or of W pixels, is no multiple of 4";
   return int64_t(dims.H) * dims.W * dims.C > std::numeric_limits<int>::max() ? "a crop is larger than an int counts" : nullptr;
 }
 

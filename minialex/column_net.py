@@ -20,9 +20,10 @@ import numpy as np
 from .columns import check_columns, device_bytes, held
 from .exchange import Exchange
 from .fuse import fuse as fuse_layers
+from .fuse import in_cells
 from .layers import Layer, Run, SoftmaxLoss
 from .memory import Arena, Block, Buffers, PingPong, ShardedArena, initial
-from .net import check_labels, shared_memory
+from .net import check_labels, shared_memory, show
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
 
 
@@ -56,7 +57,9 @@ class ColumnNet:
         self.places, self.ops, self.batch, self.seed = places, places[0], batch, seed
         shapes, ends = check_columns(layers, input, len(places))
         self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
-        body = _fused(layers[:-1], shapes, self.ops.fused() if fuse else ())
+        rules = self.ops.fused() if fuse else ()
+        self.picture = input
+        body, input = in_cells(_fused(layers[:-1], shapes, rules), input, rules)
         self.layers, self.loss_layer = body, layers[-1]
         self.shapes = [input]
         for layer in body:
@@ -122,7 +125,8 @@ class ColumnNet:
 
         for i, layer in enumerate(column.layers):
             keys = [key for key in params if key[0] == layer.name]
-            column.runs.append(Run(seed=self.seed, ordinal=self._ordinals[layer.name], column=g, columns=len(self.places),
+            scratch = {name: ops.empty(shape, self.dtype) for name, shape in layer.scratch(column.shapes[i]).items()}
+            column.runs.append(Run(seed=self.seed, ordinal=self._ordinals[layer.name], column=g, columns=len(self.places), scratch=scratch,
                                    params={key[1]: params[key] for key in keys}, grads={key[1]: grads[key] for key in keys}))
             if not self.joint[i]:
                 continue
@@ -151,9 +155,23 @@ class ColumnNet:
                                         f"need {needed:,} bytes, {free:,} are free; {advice}")
 
     # ---------------------------------------------------------------- passes
-    def inputs(self, n: int | None = None) -> list:
-        """On each place the array (1, n, H, W, C) that the next fprop reads: the same pictures in all of them."""
-        return [column.activations.views(n or self.batch)[0] for column in self.columns]
+    def inputs(self, n: int | None = None, turn: int | None = None) -> list:
+        """On each place the array that the next fprop reads, as Net's: the same pictures in all of them."""
+        return [column.activations.views(n or self.batch, turn)[0] for column in self.columns]
+
+    @property
+    def turn(self) -> int:
+        """As Net.turn."""
+        return self.columns[0].activations.turn
+
+    @turn.setter
+    def turn(self, turn: int) -> None:
+        for column in self.columns:
+            column.activations.turn = turn
+
+    def show(self, pictures: np.ndarray) -> None:
+        """As Net.show."""
+        show(self, pictures)
 
     def fprop(self, labels: np.ndarray | None = None, *, n: int | None = None, training: bool = False, step: int = 0, first: int = 0,
               total: int | None = None) -> float:

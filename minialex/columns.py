@@ -178,14 +178,15 @@ def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int,
     """Memory of one column's device for training steps of `batch` images in float32, from the shapes alone.
 
     Parameters (`arenas` times: with gradient and momentum), activations, two of the largest as gradients, what an exchange brings and
-    takes, two batches of records, and one more of the largest as the kernels' workspace.
+    takes, two inputs and as many batches of records, and one more of the largest as the kernels' workspace.
     """
-    x, reads, weights, image, largest = input, "", 0, 2 * input.features, 0
+    x, reads, weights, image, largest = input, "", 0, 3 * input.features, 0
     for layer in layers:
         y = layer.out_shape(x)
         if y.columns == 1 and column > 0 and not layer.joint(x):
             break                                               # from here on column 0's device alone
         weights += sum(math.prod(block.shape) + 64 for block in held(layer, x, column))
+        weights += sum(math.prod(shape) for shape in layer.scratch(x).values())
         if layer.joint(x):
             image += 2 * y.features if y.columns == 1 else (x.columns - 1) * (3 * x.features + y.features)
         if not (layer.in_place and "y" not in reads) and (y.columns > 1 or column == 0):

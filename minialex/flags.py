@@ -155,7 +155,8 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
     group.add_argument("-j", "--workers", type=whole(1), metavar="N",
                        help="threads that decode, read and compute; never changes a bit (default: 2)")
     group.add_argument("--no-fuse", dest="fuse", action="store_const", const=False,
-                       help="one op per layer; the same bits, slower (default: fused)")
+                       help="one op per layer, slower; the same bits but on a device, where conv1 adds in another order "
+                            "(default: fused)")
     group.add_argument("--no-overlap", dest="overlap", action="store_const", const=False,
                        help="on several devices let each copy end before the next product begins; the same bits (default: overlapped)")
 

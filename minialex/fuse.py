@@ -1,7 +1,7 @@
 """Fusion: a table of neighbours that one op can do in one trip through memory.
 
 A rule rewrites the declared list of layers; which rules pay, a backend says (`ops.fused()`).  Results are the same bits (tests compare
-with `fuse=False`).
+with `fuse=False`), but for "cells" (layers/cells.py), which adds the products of a strided first convolution in another order.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 
-from .layers import LRN, Conv, ConvReLU, Dropout, Layer, Linear, LinearReLU, LRNMaxPool, MaxPool, ReLU
-from .spec import MiniAlexError
+from .layers import LRN, Conv, ConvReLU, Dropout, Layer, Linear, LinearReLU, LRNMaxPool, MaxPool, ReLU, cells
+from .spec import MiniAlexError, Shape
 
 
 def _conv_relu(conv: Conv, relu: ReLU) -> ConvReLU:
@@ -39,10 +39,10 @@ def fuse(layers: list[Layer], fused: Iterable[str]) -> list[Layer]:
 
     Then each layer that has the output of a ReLU below it at hand takes over that ReLU's gate: its dx passes it on the way to memory.
     """
-    unknown = set(fused) - set(RULES)
+    unknown = set(fused) - {*RULES, "cells"}
     if unknown:
-        raise MiniAlexError(f"fuse: there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}")
-    rules = [(pattern, make) for name in fused for patterns, make in [RULES[name]] for pattern in patterns]
+        raise MiniAlexError(f"fuse: there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}, cells")
+    rules = [(pattern, make) for name in fused if name in RULES for patterns, make in [RULES[name]] for pattern in patterns]
     result, i = [], 0
     while i < len(layers):
         for pattern, make in rules:
@@ -60,3 +60,12 @@ def fuse(layers: list[Layer], fused: Iterable[str]) -> list[Layer]:
         if above is not None:
             result[j - 1:j + 1] = [replace(result[j - 1], masked=True), above]
     return result
+
+
+def in_cells(layers: list[Layer], input: Shape, fused: Iterable[str]) -> tuple[list[Layer], Shape]:
+    """The network that `fuse` made and the shape of its input as arrays have it: in cells where the rule is named in `fused` and the first
+    layer is a convolution that it fits."""
+    first = cells.in_cells(layers[0], input) if layers and "cells" in fused else None
+    if first is None:
+        return layers, input
+    return [first, *layers[1:]], cells.shape_of(input, first.cell)

@@ -94,7 +94,7 @@ class StepGraph:
         def launch() -> None:
             for part in parts:
                 part()
-        kind, planned = (name, *self._images, self._places[0].precision()), self._workspaces()
+        kind, planned = (name, self.net.turn, *self._images, self._places[0].precision()), self._workspaces()
         before, graph = self._graphs.get(kind, (None, None))
         if before != planned:                               # never done, or with a workspace that has been given back
             launch()

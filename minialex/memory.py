@@ -154,27 +154,34 @@ def initial(spec: ParamSpec, layer: str, seed: int) -> np.ndarray:
 class Buffers:
     """Activations of a net for up to `batch` images in one flat array, contiguous for any smaller number of images too.
 
-    `shares[i]` is the index of the earlier activation whose memory activation i uses (layers in place), or None.
+    `shares[i]` is the index of the earlier activation whose memory activation i uses (layers in place), or None.  Activation 0, the input,
+    has two memories: while one is read the other may be filled (upload.py).  `turn` says which one is read; the second, number 1, is
+    made when it is first asked for.
     """
 
     def __init__(self, ops, shapes: list[Shape], shares: list[int | None], batch: int, dtype: str):
-        self.shapes, self.starts = shapes, []
+        self.shapes, self.starts, self.turn = shapes, [], 0
         end = 0
         for shape, share in zip(shapes, shares, strict=True):
             self.starts.append(self.starts[share] if share is not None else end)
             if share is None:
                 end += -(-shape.size * batch // ALIGN) * ALIGN
-        self.flat = ops.empty((end,), dtype)
-        self._views: dict[int, list] = {}
+        self.flat, self._second = ops.empty((end,), dtype), None
+        self._make_second = lambda: ops.empty((shapes[0].size * batch,), dtype)
+        self._views: dict[tuple[int, int], list] = {}
 
-    def views(self, n: int) -> list:
-        """Each activation's array for n images."""
-        if n not in self._views:
-            if len(self._views) > 4:                       # a run uses two: the batch and the last, smaller one
+    def views(self, n: int, turn: int | None = None) -> list:
+        """Each activation's array for n images; `turn` chooses the input (None: the one that is read)."""
+        turn = self.turn if turn is None else turn
+        if (n, turn) not in self._views:
+            if len(self._views) > 8:                       # a run uses four: the batch and the last, smaller one, with either input
                 self._views.clear()
-            self._views[n] = [self.flat[start:start + shape.size * n].reshape(shape.array(n))
-                              for start, shape in zip(self.starts, self.shapes, strict=True)]
-        return self._views[n]
+            made = self._views[n, turn] = [self.flat[start:start + shape.size * n].reshape(shape.array(n))
+                                           for start, shape in zip(self.starts, self.shapes, strict=True)]
+            if turn:
+                self._second = self._make_second() if self._second is None else self._second
+                made[0] = self._second[:made[0].size].reshape(made[0].shape)
+        return self._views[n, turn]
 
 
 class PingPong:

@@ -8,12 +8,14 @@ results never depend on the number of workers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from .fuse import fuse as fuse_layers
+from .fuse import in_cells
 from .layers import Layer, Run, SoftmaxLoss
 from .memory import ALIGN, Arena, Buffers, PingPong, host_room, initial
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
@@ -37,11 +39,22 @@ def check_labels(labels: np.ndarray | None, n: int, batch: int, classes: int) ->
         raise ShapeError(f"fprop: labels must be {n} numbers from 0 to {classes - 1}; is this another data set's class list?")
 
 
+def show(net, pictures: np.ndarray) -> None:
+    """Net.show, of one place or several."""
+    pictures = np.ascontiguousarray(pictures, net.dtype)
+    for ops, x in zip(net.places, net.inputs(pictures.shape[1]), strict=True):
+        if pictures.shape == x.shape:
+            ops.from_host(pictures, out=x)
+        else:
+            ops.cells_fprop(ops.from_host(pictures), x, cell=max(1, pictures.shape[2] // x.shape[2]))
+
+
 class Net:
     """`layers` ends in a SoftmaxLoss; `input` is the Shape of one image; at most `batch` images a pass.
 
-    `net.input(n)` is the array (1, n, H, W, C) to fill before `fprop`.  `arenas`: how many arrays of all parameters the device must have
-    room for, 3 with SGD's velocity.
+    `net.input(n)` is the array to fill before `fprop`: (1, n, H, W, C), or cells of that where the first layer reads cells
+    (layers/cells.py), which `augment_fprop` writes as well; `show` fills it with pictures of the host.  `arenas`: how many arrays of all
+    parameters the device must have room for, 3 with SGD's velocity.
     """
 
     def __init__(self, layers: list[Layer], input: Shape, batch: int, ops, *, seed: int = 0, dtype: str = "float32", fuse: bool = True,
@@ -52,7 +65,10 @@ class Net:
         self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
         if len(self._ordinals) != len(layers):
             raise ShapeError("two layers of a net have the same name; give each its own")
-        *body, self.loss_layer = fuse_layers(layers, ops.fused()) if fuse else list(layers)
+        rules = ops.fused() if fuse else ()
+        *body, self.loss_layer = fuse_layers(layers, rules)
+        self.picture = input                                # as declared; shapes[0] may be cells of it
+        body, input = in_cells(body, input, rules)
         self.layers: list[Layer] = body
 
         self.shapes = [input]                               # shapes[i] is read by layer i and shapes[i + 1] written by it
@@ -66,6 +82,8 @@ class Net:
         self._split = next((i for i, layer in enumerate(body) if not layer.per_image), len(body))
         filters = [spec.size for layer, x in zip(body[:self._split], self.shapes, strict=False) for spec in layer.params(x)]
         self._fixed = arenas * sum(spec.size + ALIGN for spec in specs.values()) + max(filters, default=0)     # numbers, of any batch
+        self._fixed += sum(math.prod(shape) for layer, x in zip(body, self.shapes, strict=False) for shape in layer.scratch(x).values())
+        self._fixed += 3 * input.size                                                                          # two mean pictures, larger
         self._check_room()
         self.params = Arena(ops, specs, dtype)
         self.grads = self.params.like()
@@ -81,12 +99,12 @@ class Net:
     # ---------------------------------------------------------------- planning
     def bytes(self, batch: int) -> int:
         """Memory for steps of `batch` images, from the shapes alone: parameters, activations, two gradients below the first linear
-        layer and two from there on, two batches of records, and a workspace of the kernels (the largest output and filters).  On the
-        host, where blocks of images share gradients, only the least it takes: parameters and activations."""
+        layer and two from there on, two batches of records, a second input, and a workspace of the kernels (the largest output and
+        filters).  On the host, where blocks of images share gradients, only the least it takes: parameters and activations."""
         sizes, split = [shape.size for shape in self.shapes], self._split
         held = sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
         gradients = 2 * max(sizes[split:]) + 2 * max(sizes[1:split + 1], default=0)
-        image = held + (gradients + sizes[0] + max(sizes[1:], default=0) + self.classes + 2 if hasattr(self.ops, "kernels") else 0)
+        image = held + (gradients + 2 * sizes[0] + max(sizes[1:], default=0) + self.classes + 2 if hasattr(self.ops, "kernels") else 0)
         return (self._fixed + batch * image) * np.dtype(self.dtype).itemsize
 
     def _check_room(self) -> None:
@@ -116,23 +134,39 @@ class Net:
         ends = (self.params.offsets[key] + spec.size for key, spec in self.params.specs.items() if key[0] in lower)
         self._lower_size = max(ends, default=0)
         self._partials = ops.from_host(np.zeros((most, self._lower_size), self.dtype)) if most > 1 else None
-        self._runs = [self._run_of(layer, None) for layer in self.layers]
-        self._range_runs = [[self._run_of(layer, self._partials[r]) for layer in self.layers[:self._split]]
+        self._runs = [self._run_of(i, None) for i in range(len(self.layers))]
+        self._range_runs = [[self._run_of(i, self._partials[r]) for i in range(self._split)]
                             for r in range(most)] if most > 1 else [self._runs[:self._split]]
 
-    def _run_of(self, layer: Layer, flat_grads) -> Run:
+    def _run_of(self, i: int, flat_grads) -> Run:
+        layer = self.layers[i]
         names = [key for key in self.params if key[0] == layer.name]
         grads = {key[1]: self.grads.view(key, flat_grads) for key in names}
-        return Run(seed=self.seed, ordinal=self._ordinals[layer.name], params={key[1]: self.params[key] for key in names}, grads=grads)
+        scratch = {name: self.ops.empty(shape, self.dtype) for name, shape in layer.scratch(self.shapes[i]).items()}
+        return Run(seed=self.seed, ordinal=self._ordinals[layer.name], params={key[1]: self.params[key] for key in names}, grads=grads,
+                   scratch=scratch)
 
     # ---------------------------------------------------------------- passes
     def input(self, n: int | None = None):
-        """The array of n images (default: the whole batch) that the next fprop reads."""
+        """The array of n images (default: the whole batch) that the next fprop reads, in the form that its first layer reads."""
         return self._activations.views(n or self.batch)[0]
 
-    def inputs(self, n: int | None = None) -> list:
-        """The input of each place: of the only one."""
-        return [self.input(n)]
+    def inputs(self, n: int | None = None, turn: int | None = None) -> list:
+        """The input of each place: of the only one.  `turn` 0 or 1: the first or second of two, of which `turn` says which is read."""
+        return [self._activations.views(n or self.batch, turn)[0]]
+
+    @property
+    def turn(self) -> int:
+        """Which of two inputs the next pass reads, 0 until somebody sets 1."""
+        return self._activations.turn
+
+    @turn.setter
+    def turn(self, turn: int) -> None:
+        self._activations.turn = turn
+
+    def show(self, pictures: np.ndarray) -> None:
+        """Fills the input of each place with pictures (1, n, H, W, C) of the host, in the form that the first layer reads."""
+        show(self, pictures)
 
     def fprop(self, labels: np.ndarray | None = None, *, n: int | None = None, training: bool = False, step: int = 0, first: int = 0,
               total: int | None = None) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 from . import __version__, advice, backends, distributed, files, initial, placement
 from .checkpoint import Keeper, RunLock, candidates, match
 from .config import resolve
-from .data import Batch, Loader, Source, Store, count, locate, store_of, transform
+from .data import Batch, Loader, Source, Store, count, locate, showing, store_of
 from .data.source import shown
 from .evaluate import Metrics, evaluate, on_each, sums_of, validation_split
 from .graph import StepGraph
@@ -137,6 +137,7 @@ class Trainer:
                              seed=config.seed, workers=config.workers, rank=self.world.rank, ranks=self.world.size,
                              room=self.uploads and self.uploads.room, stall_timeout=self.stall_timeout)
         self.means = on_each(self.net, self.store.mean)
+        self._show = showing(self.net, self.means)
         self.guessing = advice.guessing(np.bincount(self.split.labels, minlength=classes) / len(self.split))
         self.steps_per_epoch = min(len(self.loader), config.limit_batches or len(self.loader))
 
@@ -252,7 +253,7 @@ class Trainer:
         self._began, self._behind, self.loader.waited = time.monotonic(), self.sums["images"], 0.0      # a resumed epoch is partly behind
         try:
             batches = self.loader.batches(epoch, start=self.position)
-            for batch in self.uploads.ahead(batches) if self.uploads else batches:
+            for batch in self.uploads.ahead(batches, self._show) if self.uploads else batches:
                 if self.position >= self.steps_per_epoch:
                     break
                 yield batch
@@ -264,8 +265,9 @@ class Trainer:
         net, n, schedule = self.net, len(batch), self.schedule
         with np.errstate(all="ignore"):                 # what overflows is found below, and named
             if n:                                       # the last batch of an epoch may leave this rank none
-                for place, (ops, mean, x) in enumerate(zip(self.places, self.means, net.inputs(n), strict=True)):
-                    transform(ops, batch, mean, x, place)
+                net.turn = batch.turn or 0
+                if batch.turn is None:                  # else its input was made beside the step before
+                    self._show(0, self.ops, batch)
                 own = self.graph.fprop(batch.labels, step=self.step, first=batch.place, total=batch.total)
         own = sums_of(self.ops.to_host(net.probabilities[:n]), batch.labels, own, self.recipe.ties) if n else (0, 0, 0)
         sums = self.world.add(np.array([*own, *self._wishes()], np.float64))

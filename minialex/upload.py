@@ -1,8 +1,8 @@
 """Pictures on their way to the devices while these compute: pinned memory, a stream of its own, events (paper, section 4.1).
 
     reading threads    read batch k+2 into pinned memory
-    copies             batch k+1 to the device               | arrived
-    compute            step k, from the batch that arrived   | used: its place may be overwritten
+    copies             batch k+1 to the device, and the net's input from it      | arrived
+    compute            step k, from the batch that arrived                       | used: its place may be overwritten
 
 One record of 196,608 bytes a picture is all that moves; crops are made on the device.  Only for places with a memory of their own.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -38,13 +38,17 @@ class Uploads:
         self.places, self.extension = places, places[0].extension
         devices = [place.memory.device for place in places]
         self._compute = [place.memory.stream() for place in places]
-        self._copies = [self.extension.stream_create(device) for device in devices]
+        self._lanes = [place.on(place.memory.device) for place in places]        # ops on the streams that copy
+        for lane in self._lanes:
+            lane.memory.own_stream()
+        self._copies = [lane.memory.stream() for lane in self._lanes]
+        self._kept: list[list[Any]] = [[None] * SLOTS for _ in places]            # what _begin's work reads besides the pictures
         self._arrived, self._used = ([[self.extension.event_create(device) for _ in range(SLOTS)] for device in devices] for _ in range(2))
         self._arrays: list[list[Any]] = [[None] * SLOTS for _ in places]
         self.free: list[tuple[int, int]] = []                    # pinned memory: (address, bytes)
         self._pinned: list[int] = []
         events = [event for row in (*self._arrived, *self._used) for event in row]
-        weakref.finalize(self, _release, self.extension, self._copies, events, self._pinned).atexit = False
+        weakref.finalize(self, _release, self.extension, events, self._pinned).atexit = False
 
     def room(self, shape: tuple[int, ...]) -> np.ndarray:
         """An array of uint8 in pinned memory, for any thread."""
@@ -61,13 +65,20 @@ class Uploads:
             self._pinned.append(address)
         return np.asarray(_Buffer(self, address, size, shape))
 
-    def ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def ahead(self, batches: Iterator[Any], show: Callable[[int, Any, Any], Any] | None = None) -> Iterator[Any]:
         """The batches, `sent` their pictures on each place; the next one is on its way meanwhile.  What the caller asks the places to do
-        before it takes the next may read them."""
+        before it takes the next may read them.
+
+        `show(place, ops, batch)` is called when a batch's pictures have been asked for, and with `ops` asks for what shall be made of them
+        beside the step before: the one of two inputs that batch.turn says, which that step does not read.  What it returns is kept.
+        """
         before = None
+        for g, stream in enumerate(self._compute):               # whoever read or wrote an input last has done so
+            for event in self._used[g]:
+                self.extension.event_record(event, stream)
         try:
             for number, batch in enumerate(batches):
-                coming = self._begin(batch, number % SLOTS)
+                coming = self._begin(batch, number % SLOTS, show)
                 if before is not None:
                     yield from self._hand(before, (number - 1) % SLOTS)
                 before = coming
@@ -77,7 +88,7 @@ class Uploads:
             for stream in self._copies:                          # with a batch, perhaps, that nobody takes: its memory is free now
                 self.extension.stream_synchronize(stream)
 
-    def _begin(self, batch: Any, slot: int) -> Any:
+    def _begin(self, batch: Any, slot: int, show: Callable[[int, Any, Any], Any] | None) -> Any:
         pictures, ext, sent = batch.images, self.extension, []
         for g, place in enumerate(self.places if len(pictures) else []):
             array = self._arrays[g][slot]
@@ -87,8 +98,10 @@ class Uploads:
             sent.append(array[:len(pictures)])
             ext.stream_wait(self._copies[g], self._used[g][slot])
             ext.upload(place.memory.address(sent[g]), pictures, pictures.nbytes, self._copies[g])
+            if show is not None:
+                self._kept[g][slot] = show(g, self._lanes[g], replace(batch, sent=tuple(sent), turn=slot))
             ext.event_record(self._arrived[g][slot], self._copies[g])
-        return replace(batch, sent=tuple(sent))
+        return replace(batch, sent=tuple(sent), turn=slot if show is not None and sent else None)
 
     def _hand(self, batch: Any, slot: int) -> Iterator[Any]:
         for g in range(len(batch.sent)):
@@ -99,9 +112,7 @@ class Uploads:
             self.extension.event_synchronize(self._arrived[g][slot])     # long past; the pinned memory may go
 
 
-def _release(extension, streams: list[int], events: list[int], pinned: list[int]) -> None:
-    for stream in streams:
-        extension.stream_destroy(stream)
+def _release(extension, events: list[int], pinned: list[int]) -> None:
     for event in events:
         extension.event_destroy(event)
     for address in pinned:

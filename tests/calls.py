@@ -51,6 +51,9 @@ def _arguments(op: str, N: int, C: int, H: int, W: int) -> tuple[dict[str, tuple
         return _weights(kind, (2, N, H), (K, 2 * H), (K,), (2, N, C)), dict(groups=1)
     if stem == "joint":
         return dict(p=x, q=x, b=(K,), y=x), {}
+    if stem == "cells":
+        cells = (2, N, -(-H // 2), -(-W // 2), 4 * C)
+        return (dict(x=x, y=cells) if kind == "fprop" else dict(dy=cells, dx=x)), dict(cell=2)
     if stem in ("relu", "tanh", "sigmoid"):
         return (dict(x=x, y=x) if kind == "fprop" else dict(y=x, dy=x, dx=x)), {}
     norm, pool = dict(n=3, k=2.0, alpha=0.5, beta=0.75), dict(window=3, stride=2)

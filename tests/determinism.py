@@ -29,7 +29,7 @@ def checksum(device: str, name: str, batch: int, steps: int, precision: str) -> 
     sgd = SGD(net, momentum=recipe.momentum, decay=recipe.decay)
     random = np.random.default_rng(7)
     for step in range(steps):
-        ops.from_host((60 * random.standard_normal(recipe.input.array(batch))).astype(np.float32), out=net.input())
+        net.show(60 * random.standard_normal(recipe.input.array(batch)))
         loss = net.fprop(random.integers(0, recipe.classes, batch).astype(np.int32), training=True, step=step)
         if not np.isfinite(loss):
             raise SystemExit(f"the loss is {loss} after {step} steps")

@@ -40,6 +40,12 @@ MUTANTS = [KernelMutant(*row) for row in (
     ("missing_bound_check", "relu", "direct", "relu.cu", "if (i < size) y[i] = relu(x[i])", "if (i < size + WRONG) y[i] = relu(x[i])"),
     ("bias_of_the_first_column", "joint", "vector", "joint.cu", "i / d.per_column * d.C +", "(WRONG ? 0 : i / d.per_column) * d.C +"),
     ("only_one_product", "joint", "direct", "joint.cu", "__fadd_rn(__fadd_rn(p, q), b)", "__fadd_rn(__fadd_rn(p, WRONG ? p : q), b)"),
+    # cells
+    ("neighbours_in_place_of_zeros", "cells", "direct", "cells.cu", "h < g.H && k < g.row ?", "h < g.H && (WRONG || k < g.row) ?"),
+    ("columns_of_the_picture_for_those_of_cells", "cells", "vector", "cells.cu", "h / g.cell) * g.Q", "h / g.cell) * (WRONG ? g.P : g.Q)"),
+    ("rows_of_a_cell_from_below", "cells", "vector", "cells.cu",
+     "line % g.cell, k",
+     "(WRONG ? g.cell - 1 - line % g.cell : line % g.cell), k"),
     # dropout
     ("nine_rounds", "dropout", "vector", header("philox"), "round < 10", "round < 10 - WRONG"),
     ("image_of_the_block_alone", "dropout", "vector", header("philox"), "mask.first + image", "(WRONG ? 0 : mask.first) + image"),
@@ -87,6 +93,8 @@ MUTANTS = [KernelMutant(*row) for row in (
     ("top_and_left_exchanged", "augment", "direct", "augment.cu",
      "const int top = a.offsets[2 * n], left = a.offsets[2 * n + 1]",
      "const int top = a.offsets[2 * n + WRONG], left = a.offsets[2 * n + 1 - WRONG]"),
+    ("row_of_the_cell_forgotten", "augment", "vector", "augment.cu", "p * d.cell + line % d.cell",
+     "p * d.cell + (WRONG ? 0 : line % d.cell)"),
     # linear
     ("last_term_missing", "linear", "direct", "linear.cu",
      "for (int i = 0; i < terms; ++i) sum = multiply_add",

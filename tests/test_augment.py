@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,13 @@ def draw(case, seed, dtype=np.float32):
 
 
 def augment(ops, case, data):
-    return call(ops, "augment_fprop", {"y": (1, case.N, case.H, case.W, 3)}, **data, mean_at=case.mean_at, scale=case.scale)["y"]
+    return plain(case, call(ops, "augment_fprop", {"y": case.y_shape}, **data, mean_at=case.mean_at, scale=case.scale)["y"])
+
+
+def plain(case, y):
+    """The pictures that y holds in cells: each row of a cell behind the cell to its left."""
+    rows = y.reshape(*y.shape[:4], case.cell, case.cell * 3).swapaxes(3, 4)
+    return rows.reshape(1, -1, case.H, case.W, 3)
 
 
 def prove(ops, oracle, case, seed):
@@ -73,7 +80,7 @@ def test_the_oracle_is_the_formula(oracle, case, seed):
     """Pixel by pixel, in whole numbers and with scale 1."""
     data = draw(case, seed, np.float64)
     data["mean"], data["noise"] = np.round(data["mean"]), np.round(data["noise"])
-    y = call(oracle, "augment_fprop", {"y": (1, case.N, case.H, case.W, 3)}, **data, mean_at=case.mean_at, scale=1.0)["y"][0]
+    y = augment(oracle, replace(case, scale=1.0), data)[0]
     for n, h, w, c in np.ndindex(y.shape):
         top, left = data["offsets"][n]
         source = top + h, left + (case.W - 1 - w if data["flips"][n] else w)
@@ -107,12 +114,12 @@ def test_bits_do_not_depend_on_the_batch_or_on_workers(ops, case, seed):
     ops.set_workers(3)
     assert_bits_equal(augment(ops, case, data), whole, "repeated with 3 workers")
     cuts = sorted({0, 1, case.N // 2, case.N})
-    pieces = np.full_like(whole, np.nan)
+    pieces = np.full(case.y_shape, np.nan, np.float32)
     for start, stop in itertools.pairwise(cuts):
         block = {name: data[name][start:stop] for name in ("images", "offsets", "flips", "noise")}
         ops.augment_fprop(**block, mean=data["mean"], y=pieces[:, start:stop], mean_at=case.mean_at, scale=case.scale)
         assert np.isnan(pieces[:, stop:]).all()
-    assert_bits_equal(pieces, whole, f"blocks {cuts}", cases.repro(case), seed)
+    assert_bits_equal(plain(case, pieces), whole, f"blocks {cuts}", cases.repro(case), seed)
 
 
 def good_call():
@@ -126,6 +133,8 @@ def good_call():
     ("crop_wider_than_the_image", ShapeError, lambda a: {"y": np.zeros((1, 3, 5, 8, 3), np.float32)}),
     ("two_columns", ShapeError, lambda a: {"y": np.zeros((2, 3, 5, 4, 3), np.float32)}),
     ("other_batch", ShapeError, lambda a: {"y": np.zeros((1, 2, 5, 4, 3), np.float32)}),
+    ("no_square_of_pixels", ShapeError, lambda a: {"y": np.zeros((1, 3, 2, 2, 6), np.float32)}),
+    ("cells_beyond_the_image", ShapeError, lambda a: {"y": np.zeros((1, 3, 3, 3, 27), np.float32)}),
     ("grey_images", ShapeError, lambda a: {"images": a["images"][..., :1]}),
     ("one_image_without_batch", ShapeError, lambda a: {"images": a["images"][0]}),
     ("mean_of_the_crop", ShapeError, lambda a: {"mean": a["mean"][:5, :4]}),

@@ -54,6 +54,7 @@ CASES: dict[str, list] = {
     "linear": [*rows(cases.LINEAR, "odd", "channels_47_to_49", "two_columns_own", "three_columns_joint", "long_sums"),
                cases.LinearCase("rows_of_tiles", 35, 70, 132, columns=2, out_columns=2)],
     "joint": [*rows(cases.ACTIVATION, "odd", "two_columns"), cases.MapCase("vectors", 2, 3, 5, 8, columns=2)],
+    "cells": rows(cases.CELLS, "odd", "filters_of_11", "vectors", "vectors_with_rest"),
     "relu": rows(cases.ACTIVATION, "one_number", "odd", "channels_47"),
     "lrn": rows(cases.LRN, "odd", "n_9", "channels_47", "cifar_norm1"),
     "spatial_norm": rows(cases.SPATIAL_NORM, "map_below_window", "odd", "n_5", "tall", "two_columns", "channels_47"),
@@ -63,7 +64,7 @@ CASES: dict[str, list] = {
     "loss": rows(cases.LOSS, "one_class", "odd", "imagenet"),
     "sgd": [*rows(cases.SGD, "weights_and_biases", "gap_between_segments", "empty_segment"),
             cases.SGDCase("longer", 5003, ((0, 5001, 0.1, 0.1),))],
-    "augment": rows(cases.AUGMENT, "odd", "odd_centre", "rows_of_12", "rows_of_60"),
+    "augment": rows(cases.AUGMENT, "odd", "odd_centre", "rows_of_12", "rows_of_60", "in_cells", "in_cells_of_vectors"),
 }
 CASES |= {"tanh": CASES["relu"], "sigmoid": CASES["relu"], "avgpool": CASES["maxpool"],
           "lrn_maxpool": [cases.NormCase("odd", 2, 7, 5, 3), cases.NormCase("vectors", 2, 9, 8, 8, columns=2),
@@ -110,6 +111,9 @@ def calls(op: str, case: Any, rng: np.random.Generator) -> Iterator[dict[str, An
     elif stem == "joint":
         for b in (numbers(case.columns * case.C), None):
             yield dict(p=numbers(case.x_shape), q=numbers(case.x_shape), b=b, y=Out(case.x_shape))
+    elif stem == "cells":
+        yield dict(x=numbers(case.x_shape), y=Out(case.y_shape), cell=case.cell) if kind == "fprop" else \
+            dict(dy=numbers(case.y_shape), dx=Out(case.x_shape), cell=case.cell)
     elif stem in ("relu", "tanh", "sigmoid"):
         yield dict(x=numbers(case.x_shape), y=Out(case.x_shape)) if kind == "fprop" else \
             dict(y=numbers(case.x_shape), dy=numbers(case.x_shape), dx=Out(case.x_shape))
@@ -146,7 +150,7 @@ def calls(op: str, case: Any, rng: np.random.Generator) -> Iterator[dict[str, An
         room = (case.H0 - case.H + 1, case.W0 - case.W + 1)
         yield dict(images=rng.integers(0, 256, (case.N, case.H0, case.W0, 3)).astype(np.uint8), mean=numbers((case.H0, case.W0, 3)),
                    offsets=rng.integers(0, room, (case.N, 2)).astype(np.int32), flips=np.arange(case.N) % 2 == 0,
-                   noise=numbers((case.N, 3)), y=Out((1, case.N, case.H, case.W, 3)), mean_at=case.mean_at, scale=case.scale)
+                   noise=numbers((case.N, 3)), y=Out(case.y_shape), mean_at=case.mean_at, scale=case.scale)
 
 
 def ring(kernels, op: str, arguments: dict[str, Any], variant: str) -> None:
@@ -210,8 +214,7 @@ def test_no_finding_in_a_step(kernels):
     recipe = recipe_of("tiny")
     net = Net(recipe.build(recipe.classes), recipe.input, 2, ops, seed=3)
     sgd = SGD(net, momentum=recipe.momentum, decay=recipe.decay)
-    x = np.random.default_rng(1).standard_normal(recipe.input.array(2)).astype(np.float32)
-    ops.from_host(x, out=net.input())
+    net.show(np.random.default_rng(1).standard_normal(recipe.input.array(2)))
     loss = net.fprop(np.array([1, 4], np.int32), training=True, step=0)
     net.bprop()
     sgd.step(0.01)

@@ -7,6 +7,7 @@ import pytest
 from conftest import compiled_backends, load_or_skip
 
 from minialex.backends import load
+from minialex.backends.cpu import winograd
 from minialex.net import Net
 from minialex.nets import recipe as recipe_of
 from minialex.optim import SGD
@@ -25,7 +26,7 @@ def train(ops, name: str, batch: int, steps: int, *, dtype: str = "float32", rat
     for step in range(steps):
         labels = random.integers(0, 3, batch).astype(np.int32)
         x = (40 * random.standard_normal(recipe.input.array(batch)) + 30 * labels[:, None, None, None]).astype(dtype)
-        ops.from_host(x, out=net.input())
+        net.show(x)
         losses.append(net.fprop(labels, training=True, step=step))
         net.bprop()
         sgd.step(rate)
@@ -47,8 +48,11 @@ def test_tiny_trains_to_the_losses_of_the_oracle(backend):
 
 @on_each
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_fused_and_plain_nets_have_the_same_bits(backend, precision):
+def test_fused_and_plain_nets_have_the_same_bits(backend, precision, monkeypatch):
+    """But for conv1 in cells, which adds in another order."""
     ops = load_or_skip(backend).kernels.on(0)
+    rules = [rule for rule in ops.fused() if rule != "cells"]
+    monkeypatch.setattr(ops, "fused", lambda: rules)
     ops.set_precision(precision)
     (a, fused), (b, plain) = (train(ops, "tiny", 5, 2, fuse=fuse) for fuse in (True, False))
     assert len(fused.layers) < len(plain.layers)
@@ -57,8 +61,10 @@ def test_fused_and_plain_nets_have_the_same_bits(backend, precision):
 
 
 @on_each
-def test_paper_takes_a_whole_step(backend):
-    """724 million multiply-adds an image and 61 million parameters, in the launches of a real step, beside the cpu backend."""
+def test_paper_takes_a_whole_step(backend, monkeypatch):
+    """724 million multiply-adds an image and 61 million parameters, in the launches of a real step, beside the cpu backend's direct form,
+    whose pools decide near-ties as these kernels do more often than seven points."""
+    monkeypatch.setattr(winograd, "enabled", False)
     ops, cpu = load_or_skip(backend), load("cpu")
     (got, net), (want, other) = (train(which, "paper", 2, 1) for which in (ops, cpu))
     assert abs(got[0] - want[0]) <= 1e-5 * want[0]
@@ -79,7 +85,7 @@ def test_a_smaller_batch_than_planned(backend):
     labels = np.array([1, 0, 2], np.int32)
     losses = []
     for each in (net, small):
-        ops.from_host(x, out=each.input(3))
+        each.show(x)
         losses.append(each.fprop(labels, training=False))
         each.bprop()
     assert losses[0] == losses[1]

@@ -177,4 +177,4 @@ def test_precisions_of_the_numpy_backends(ops):
     with pytest.raises(MiniAlexError, match=r"^set_precision: .*'float8'") as raised:
         ops.set_precision("float8")
     assert "\n" not in str(raised.value)
-    assert set(ops.fused()) <= {"conv_relu", "linear_relu", "lrn_maxpool"}
+    assert set(ops.fused()) <= {"conv_relu", "linear_relu", "lrn_maxpool", "cells"}

@@ -12,6 +12,7 @@ import checked
 import numpy as np
 import pytest
 import test_augment
+import test_cells
 import test_checked
 import test_dropout
 import test_joint
@@ -80,6 +81,9 @@ def proofs(mutant: KernelMutant, ops: OnHost, oracle) -> Iterator[object]:
     elif stem == "joint":
         for shape in test_joint.SHAPES.values():
             yield lambda shape=shape: test_joint.prove(ops, shape, seed)
+    elif stem == "cells":
+        for case in cases.CELLS:
+            yield lambda case=case: test_cells.prove(ops, case, seed)
     elif stem == "loss":
         for case in cases.LOSS:
             for proof in test_loss.PROOFS.values():

@@ -158,7 +158,7 @@ def test_away_from_and_distinct_keep_their_distance():
 def test_case_names_are_unique_within_a_list():
     lists = {name: value for name, value in vars(cases).items() if name[0] != "_" and isinstance(value, list)}
     assert set(lists) == {"CONV", "LOCAL", "LINEAR", "LRN", "SPATIAL_NORM", "MAXPOOL", "AVGPOOL", "ACTIVATION", "DROPOUT", "LOSS", "SGD",
-                          "AUGMENT"}
+                          "AUGMENT", "CELLS"}
     for name, rows in lists.items():
         assert len({row.name for row in rows}) == len(rows), name
 

@@ -258,6 +258,7 @@ def test_the_plan_covers_a_step(kernels, name, batch):
     net = ColumnNet(made.build(made.classes), made.input, batch, both)
     train(net, 1, batch=batch)
     records = [ops.empty((batch, made.record, made.record, 3), "uint8") for ops in both for _ in range(2)]
+    records += net.inputs(batch, 1)
     for g, ops in enumerate(both):
         used = free[g] - ops.memory.free()
         planned = device_bytes(made.build(made.classes), made.input, batch, g)

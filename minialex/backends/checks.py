@@ -5,6 +5,7 @@ Duck-typed: an array is anything with `shape`, `dtype` and either `memory_range`
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -173,6 +174,21 @@ def conv(op: str, *, x, w, y, b=None, stride, pad, groups, outputs, local=False)
     return ConvDims(N, Gx, Gy, H, W, C, K, R, S, P, Q, stride, before, after, groups)
 
 
+def cells(op: str, *, cell, outputs, **arrays) -> None:
+    """Two arrays of rank 5: pixels first, cells second."""
+    rank(op, want=5, **arrays)
+    floats(op, **arrays)
+    (_, x), (name, y) = arrays.items()
+    G, N, H, W, C = x.shape
+    if N < 1:
+        _fail(op, "a batch of 0 images; give at least one")
+    if cell < 1:
+        _fail(op, f"cells of {cell} pixels a side; 1 is the least")
+    shape(op, name, y, (G, N, -(-H // cell), -(-W // cell), cell * cell * C))
+    per_image(op, **arrays)
+    separate(op, {n: arrays[n] for n in outputs}, {n: a for n, a in arrays.items() if n not in outputs})
+
+
 def linear(op: str, *, x, w, y, b=None, groups, outputs) -> None:
     rank(op, x=x, y=y, want=3)
     rank(op, w=w, want=2)
@@ -305,7 +321,8 @@ def sgd(op: str, *, w, v, dw, segments) -> None:
     separate(op, {"w": w, "v": v}, {"dw": dw})
 
 
-def augment(op: str, *, images, mean, offsets, flips, noise, y, mean_at) -> None:
+def augment(op: str, *, images, mean, offsets, flips, noise, y, mean_at) -> int:
+    """Returns how many pixels a side the cells have that y is kept in: 1 for a plain picture."""
     rank(op, images=images, want=4)
     rank(op, y=y, want=5)
     dtype(op, "images", images, "uint8")
@@ -316,8 +333,10 @@ def augment(op: str, *, images, mean, offsets, flips, noise, y, mean_at) -> None
     G, Ny, H, W, Cy = y.shape
     if N < 1:
         _fail(op, "a batch of 0 images; give at least one")
-    if (G, Ny, Cy) != (1, N, C):
-        _fail(op, f"y has shape {tuple(y.shape)}, but one column of {N} images with {C} channels is needed")
+    cell = max(1, math.isqrt(Cy // C))
+    if (G, Ny, Cy) != (1, N, cell * cell * C):
+        _fail(op, f"y has shape {tuple(y.shape)}, but one column of {N} images with {C} channels, or cells of them, is needed")
+    H, W = H * cell, W * cell
     if H > H0 or W > W0:
         _fail(op, f"a crop of {H} x {W} is larger than the images of {H0} x {W0}; prepare larger records or use a smaller crop")
     shape(op, "mean", mean, (H0, W0, C))
@@ -327,13 +346,14 @@ def augment(op: str, *, images, mean, offsets, flips, noise, y, mean_at) -> None
     if mean_at not in ("crop", "centre"):
         _fail(op, f"mean_at={mean_at!r}; choose 'crop' or 'centre'")
     separate(op, {"y": y}, {"images": images, "mean": mean, "offsets": offsets, "flips": flips, "noise": noise})
+    return cell
 
 
-def offsets_inside(op: str, offsets, images, y) -> None:
+def offsets_inside(op: str, offsets, images, y, cell: int) -> None:
     """Host arrays only: each crop lies within its image."""
     for axis in (0, 1):
         low, high = int(offsets[:, axis].min()), int(offsets[:, axis].max())
-        room = images.shape[1 + axis] - y.shape[2 + axis]
+        room = images.shape[1 + axis] - y.shape[2 + axis] * cell
         if low < 0 or high > room:
             _fail(op, f"crop offsets run from {low} to {high}, but only 0 to {room} fit")
 

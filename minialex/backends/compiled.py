@@ -18,7 +18,7 @@ from ..spec import PRECISIONS, DTypeError, MiniAlexError, ShapeError
 from . import checks
 from .signatures import OPS
 
-FUSED = ("conv_relu", "linear_relu", "lrn_maxpool")         # neighbours the kernels do in one trip through memory
+FUSED = ("conv_relu", "linear_relu", "lrn_maxpool", "cells")        # neighbours the kernels do in one trip; conv1 in whole vectors
 
 
 class Memory(Protocol):
@@ -232,6 +232,16 @@ class Compiled:
         per_column = math.prod(y.shape[1:])
         self._ring("joint_sum", (y.size, y.shape[0], per_column, y.shape[-1]), p, q, b, y, variant=variant)
 
+    def cells_fprop(self, x, y, *, cell, variant=None):
+        checks.cells("cells_fprop", x=x, y=y, cell=cell, outputs=("y",))
+        _float32("cells_fprop", x)
+        self._ring("cells_fprop", (*_images(x), cell), x, y, variant=variant)
+
+    def cells_bprop(self, dy, dx, *, cell, variant=None):
+        checks.cells("cells_bprop", dx=dx, dy=dy, cell=cell, outputs=("dx",))
+        _float32("cells_bprop", dy)
+        self._ring("cells_bprop", (*_images(dx), cell), dy, dx, variant=variant)
+
     # ---------------------------------------------------------------- layers without weights
     def _map_fprop(self, op, x, y, variant):
         checks.elementwise(op, x=x, y=y, outputs=("y",))
@@ -356,10 +366,10 @@ class Compiled:
 
     def augment_fprop(self, images, mean, offsets, flips, noise, y, *, mean_at, scale, variant=None):
         """A crop that leaves its picture gives NaNs, as offsets live on the device."""
-        checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
+        cell = checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
         _float32("augment_fprop", y)
         N, H0, W0, C = images.shape
-        dims = (N, H0, W0, y.shape[2], y.shape[3], C, mean_at == "centre")
+        dims = (N, H0, W0, y.shape[2] * cell, y.shape[3] * cell, C, cell, mean_at == "centre")
         self._ring("augment_fprop", dims, images, mean, offsets, flips, noise, y, scale, variant=variant)
 
 

@@ -28,13 +28,17 @@ Gates.  dgrad's `gate` (dx's shape, or None) is the output of a ReLU below, or o
 the max-pools, with their x as the gate.
 
 Fusion.  fused() names the neighbours ("conv_relu", "linear_relu", "lrn_maxpool") that one op of this backend does in one trip through
-memory; the other backends have these ops too, as compositions.  linear_relu_fprop: `dropout` is what dropout_fprop takes, for a y
+memory, and "cells" where a strided first convolution is better done with stride 1 on cells; the other backends have these ops too, as
+compositions.  linear_relu_fprop: `dropout` is what dropout_fprop takes, for a y
 (G, N, 1, 1, K / G), or None.  lrn_maxpool: y = maxpool(lrn(x)); bprop recomputes the norm from x, and
 with relu=True gates dx by x.  The bits are those of the ops one after the other.
 
 Precision.  set_precision("float32" | "tf32" | "bf16" | "bf16x3" | "bf16x6"): operands of products are rounded to it, or split into
 two or three bf16 numbers, of whose products 3 or 6 are added; sums stay float32; backends without tensor cores take "float32" alone.
 Compiled backends take one more keyword, variant=None: a row of the op's table.
+
+Cells.  x (G, N, H, W, C) -> y (G, N, ceil(H / cell), ceil(W / cell), cell * cell * C): the pixels of a cell, row by row, are the
+channels of one position, zeros where it reaches beyond x.  cells_bprop is the way back, which drops what lies beyond.
 
 Loss.  loss[n] = -log p[n, labels[n]], computed from the logits (no underflow); dx = (p - onehot) * scale, which
 loss_fprop writes, too, where it is given one: the bits of loss_bprop.
@@ -44,8 +48,9 @@ v = momentum * v - decay * rate * w - rate * dw;  w = w + v   (the rate inside t
 Compiled backends take rates=None: an array (segments, 2) of rate and decay * rate that replaces those in `segments`.
 
 Augment.  images (N, H0, W0, 3) uint8, mean (H0, W0, 3) float, offsets (N, 2) int32 (top, left), flips (N,) bool,
-noise (N, 3) float; y (1, N, H, W, 3).  mean_at="crop": y = flip(crop(image - mean)); mean_at="centre":
-y = flip(crop(image)) - centre(mean), centre at ((H0 - H) // 2, (W0 - W) // 2).  Then y = (y + noise[n]) * scale.
+noise (N, 3) float; y (1, N, H, W, 3), or cells of that: its channels say which.  mean_at="crop":
+y = flip(crop(image - mean)); mean_at="centre": y = flip(crop(image)) - centre(mean), centre at
+((H0 - H) // 2, (W0 - W) // 2).  Then y = (y + noise[n]) * scale.
 
 Arrays.  empty(shape, dtype) is the only allocator.  from_host copies a NumPy array to a new backend array, or into `out`
 of the same shape; to_host gives a NumPy copy.  Slices of axis 0, slices of axis 1 (backends with several blocks), reshape.
@@ -89,6 +94,8 @@ OPS: dict[str, str] = {
     "linear_dgrad": f"(dy, w, dx, *, groups, {_GATE})",
     "linear_wgrad": "(x, dy, dw, db, *, groups, accumulate=False)",
     "joint_sum": "(p, q, b, y)",
+    "cells_fprop": "(x, y, *, cell)",
+    "cells_bprop": "(dy, dx, *, cell)",
     # layers without weights
     "relu_fprop": "(x, y)",
     "relu_bprop": "(y, dy, dx)",
@@ -117,5 +124,5 @@ OPS: dict[str, str] = {
 }
 
 # op stem -> the file of that stem on every floor (layers, reference, cpu, cuda and bindings)
-STEMS = ("conv", "local", "linear", "joint", "relu", "tanh", "sigmoid", "lrn", "spatial_norm", "maxpool", "avgpool", "lrn_maxpool",
-         "dropout", "loss", "sgd", "augment")
+STEMS = ("conv", "local", "linear", "joint", "cells", "relu", "tanh", "sigmoid", "lrn", "spatial_norm", "maxpool", "avgpool",
+         "lrn_maxpool", "dropout", "loss", "sgd", "augment")

@@ -19,6 +19,7 @@ from ..layers import Conv, Linear
 from ..net import Net
 from ..nets import recipe as recipe_of
 from ..optim import SGD
+from ..spec import PRECISIONS
 
 ADDRESSES = 1 << 62
 

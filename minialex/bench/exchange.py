@@ -21,8 +21,7 @@ def _net(name: str, batch: int, places: list, overlap: bool = True) -> tuple:
         Net(layers, made.input, batch, places[0], seed=SEED)
     random = np.random.default_rng(SEED)
     pictures = (random.standard_normal(made.input.array(batch)) * 60).astype(np.float32)
-    for ops, x in zip(net.places, net.inputs(), strict=True):
-        ops.from_host(pictures, out=x)
+    net.show(pictures)
     return made, net, random.integers(0, made.classes, batch).astype(np.int32)
 
 

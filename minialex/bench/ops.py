@@ -59,7 +59,7 @@ class Line:
 
     def text(self) -> str:
         facts = self.facts
-        head = f"{facts['layer']:<8}{facts['op']:<20}{(self.variant or '-'):<16}"
+        head = f"{facts['layer']:<15}{facts['op']:<20}{(self.variant or '-'):<16}"
         if "error" in facts:
             return f"{head} NOT VERIFIED: {facts['error']}"
         if "refused" in facts:
@@ -72,12 +72,12 @@ class Line:
                 f"{facts['gigabytes_per_second']:>9.1f}{facts['share_of_copy']:>7.0%}{facts['share_of_floor']:>7.0%}{peer}")
 
 
-HEAD = (f"{'layer':<8}{'op':<20}{'variant':<16}{'cold ms':>10}{'warm ms':>10}{'min..max':>18}{'GFLOP/s':>11}{'GB/s':>9}{'copy':>7}"
+HEAD = (f"{'layer':<15}{'op':<20}{'variant':<16}{'cold ms':>10}{'warm ms':>10}{'min..max':>18}{'GFLOP/s':>11}{'GB/s':>9}{'copy':>7}"
         f"{'floor':>7}{'peer x':>7}")
 
 
 def _lines(ops, name: str, batch: int, only: str) -> Iterator[Line]:
-    for row in rows(name, batch, only):
+    for row in rows(name, batch, only, "cells" in ops.fused()):
         for variant, precision in variants_of(ops, row):
             yield Line(row, variant, precision)
 

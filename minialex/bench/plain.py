@@ -27,7 +27,7 @@ def refuse_unknown(layers: list[Layer], known: tuple[type[Layer], ...] = KNOWN) 
 
 def channels_first(net: Net, layers: list[Layer]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Copies of a Net's weights and biases as (K, C, R, S), of local layers (P, Q, K, C, R, S), and (K, C*H*W): the layout of the peers."""
-    result, x = {}, net.shapes[0]
+    result, x = {}, net.picture
     for layer in layers:
         if isinstance(layer, (Conv, Linear)):
             w, b = (net.ops.to_host(net.params[layer.name, which]) for which in ("w", "b"))
@@ -52,7 +52,7 @@ class Plain:
         self.velocity = {name: tuple(np.zeros_like(p) for p in both) for name, both in self.params.items()}
         self.grads: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.columns = {}
-        shape: Shape = net.shapes[0]
+        shape: Shape = net.picture
         for layer in layers:
             self.columns[layer.name] = shape.columns
             shape = layer.out_shape(shape)

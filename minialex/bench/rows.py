@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backends import load
 from ..layers import LRN, AvgPool, Conv, Dropout, Layer, Linear, Local, MaxPool, ReLU, Sigmoid, SpatialNorm, Tanh
+from ..layers.cells import in_cells, shape_of
 from ..nets import recipe as recipe_of
 from ..nets.recipe import Recipe
 from ..spec import Shape
@@ -117,8 +118,9 @@ def _cut_shape(name: str, shape: tuple[int, ...], images: int | None) -> tuple[i
     return (shape[0], min(images, shape[1]), *shape[2:]) if images and _is_batch(name, shape) else shape
 
 
-def rows(name: str, batch: int, only: str = "") -> Iterator[Row]:
-    """All calls of one training step of a recipe, on random arrays; with `only` those of the layer called so."""
+def rows(name: str, batch: int, only: str = "", cells: bool = False) -> Iterator[Row]:
+    """All calls of one training step of a recipe, on random arrays; with `only` those of the layer called so.  `cells`: the first layer
+    and the input also in cells, where they fit (layers/cells.py)."""
     recipe = recipe_of(name)
     random = np.random.default_rng(2)
 
@@ -127,6 +129,10 @@ def rows(name: str, batch: int, only: str = "") -> Iterator[Row]:
 
     shape = recipe.input
     layers = recipe.build(recipe.classes)[:-1]
+    made = in_cells(layers[0], shape) if cells else None
+    if made and only in ("", layers[0].name):
+        same, there = Conv(f"{made.name} in cells", made.K, made.kernel, pad=made.pad, columns=made.columns), shape_of(shape, made.cell)
+        yield from _of_layer(same, there, same.out_shape(there), batch, draw, first=True)
     for i, layer in enumerate(layers):
         if only in ("", layer.name):
             yield from _of_layer(layer, shape, layer.out_shape(shape), batch, draw, first=i == 0)
@@ -145,10 +151,11 @@ def rows(name: str, batch: int, only: str = "") -> Iterator[Row]:
     yield Row("update", "sgd_update", dict(dw=draw(size)), {}, dict(segments=((0, size, 1e-4, recipe.decay),), momentum=recipe.momentum),
               changed=dict(w=draw(size), v=draw(size)), whole=True)
     H, W = recipe.record, recipe.record
-    yield Row("input", "augment_fprop",
-              dict(images=random.integers(0, 256, (batch, H, W, 3)).astype(np.uint8), mean=draw(H, W, 3), flips=random.random(batch) < 0.5,
-                   offsets=random.integers(0, H - recipe.crop + 1, (batch, 2)).astype(np.int32), noise=draw(batch, 3)),
-              dict(y=recipe.input.array(batch)), dict(mean_at=recipe.augmentation.mean_at, scale=1.0), whole=True)
+    given = dict(images=random.integers(0, 256, (batch, H, W, 3)).astype(np.uint8), mean=draw(H, W, 3), flips=random.random(batch) < 0.5,
+                 offsets=random.integers(0, H - recipe.crop + 1, (batch, 2)).astype(np.int32), noise=draw(batch, 3))
+    for cell in (1, made.cell) if made else (1,):
+        yield Row("input" if cell == 1 else "input in cells", "augment_fprop", given, dict(y=shape_of(recipe.input, cell).array(batch)),
+                  dict(mean_at=recipe.augmentation.mean_at, scale=1.0), whole=True)
 
 
 def _of_norm_and_pool(norm: LRN, pool: MaxPool, xs: Shape, ys: Shape, batch: int, draw) -> Iterator[Row]:

@@ -25,9 +25,13 @@ def start(name: str, ops, batch: int) -> tuple[Recipe, list[Layer], Net, np.ndar
     recipe = recipe_of(name)
     layers = recipe.build(recipe.classes)
     net = Net(layers, recipe.input, batch, ops, seed=SEED)
-    random = np.random.default_rng(SEED)
-    ops.from_host((random.standard_normal(recipe.input.array(batch)) * 60).astype(np.float32), out=net.input())
-    return recipe, layers, net, random.integers(0, recipe.classes, batch).astype(np.int32)
+    net.show(pictures(recipe, batch))
+    return recipe, layers, net, np.random.default_rng(SEED + 1).integers(0, recipe.classes, batch).astype(np.int32)
+
+
+def pictures(recipe: Recipe, batch: int) -> np.ndarray:
+    """What `start` shows the net, (1, batch, H, W, C)."""
+    return (np.random.default_rng(SEED).standard_normal(recipe.input.array(batch)) * 60).astype(np.float32)
 
 
 def finish(ops) -> None:
@@ -58,8 +62,7 @@ def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], 
     if device.startswith("cuda"):
         result += [Contender(f"minialex {device}", f"products in {precision}", _in_precision(own, ops, precision))
                    for precision in PRECISIONS[1:] if only in precision]
-    x = net.ops.to_host(net.input())                                                # (1, N, H, W, C)
-    x = np.ascontiguousarray(x[0].transpose(0, 3, 1, 2))
+    x = np.ascontiguousarray(pictures(recipe, batch)[0].transpose(0, 3, 1, 2))
     if "torch" in peers:
         from .torch_peer import TorchPeer, forms
         where = "cuda" if device.startswith("cuda") else "cpu"

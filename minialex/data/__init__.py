@@ -7,7 +7,7 @@
 
 from .augment import Draws, View, draw, views
 from .decode import decode
-from .loader import Batch, Loader, transform
+from .loader import Batch, Loader, showing, transform
 from .open import count, is_store, locate, open_store, store_of
 from .order import epoch_order, permute
 from .prepare import prepare
@@ -16,6 +16,6 @@ from .store import Split, Store, StoreError
 
 __all__ = [
     "Batch", "ClassInfo", "DataError", "Draws", "ImageError", "Item", "Loader", "Source", "Split", "Store", "StoreError", "View",
-    "count", "decode", "draw", "epoch_order", "is_store", "locate", "open_source", "open_store", "permute", "prepare", "store_of",
-    "transform", "views",
+    "count", "decode", "draw", "epoch_order", "is_store", "locate", "open_source", "open_store", "permute", "prepare", "showing",
+    "store_of", "transform", "views",
 ]

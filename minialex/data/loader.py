@@ -38,7 +38,8 @@ class Batch:
     first: int                      # position of its first picture in its epoch
     place: int = 0                  # of its first picture in the whole batch, which several processes may share
     total: int = 0                  # pictures of the whole batch
-    sent: tuple = ()                # the images on each device, where they were sent ahead (upload.py)
+    sent: tuple = ()                # the images on each device, where they were sent ahead (upload.py),
+    turn: int | None = None         # and which of a net's two inputs was made from them there
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -116,10 +117,17 @@ class Loader:
         self.waited += seconds
 
 
-def transform(ops, batch: Batch, mean, out, place: int = 0) -> None:
-    """Makes the network's input from a batch: `out` is (1, n, crop, crop, 3) of the backend `ops`, `mean` its copy of Store.mean.
-    Pictures that were sent ahead are those of device `place`."""
+def transform(ops, batch: Batch, mean, out, place: int = 0) -> tuple:
+    """Makes the network's input from a batch: `out` is (1, n, crop, crop, 3) of the backend `ops`, or cells of that, `mean` its copy of
+    Store.mean.  Pictures that were sent ahead are those of device `place`.  Returns the arrays that the op reads besides."""
     noise = batch.noise.astype(str(out.dtype), copy=False)
     images = batch.sent[place] if batch.sent else ops.from_host(batch.images)
     offsets, flips, noise = (ops.from_host(array) for array in (batch.offsets, batch.flips, noise))
     ops.augment_fprop(images, mean, offsets, flips, noise, out, mean_at=batch.mean_at, scale=batch.scale)
+    return offsets, flips, noise
+
+
+def showing(net, means: list) -> Callable:
+    """What makes the input of one place of `net` from a batch, the one that batch.turn says, as Uploads.ahead asks for it.  `means`:
+    Store.mean on each place."""
+    return lambda place, ops, batch: transform(ops, batch, means[place], net.inputs(len(batch), batch.turn)[place], place)

@@ -2,6 +2,7 @@
 
 from .avgpool import AvgPool
 from .base import Layer, Run
+from .cells import CellConv, CellConvReLU
 from .conv import Conv
 from .conv_relu import ConvReLU
 from .dropout import Dropout
@@ -17,5 +18,5 @@ from .sigmoid import Sigmoid
 from .spatial_norm import SpatialNorm
 from .tanh import Tanh
 
-__all__ = ["LRN", "AvgPool", "Conv", "ConvReLU", "Dropout", "LRNMaxPool", "Layer", "Linear", "LinearReLU", "Local", "MaxPool", "ReLU",
-           "Run", "Sigmoid", "SoftmaxLoss", "SpatialNorm", "Tanh"]
+__all__ = ["LRN", "AvgPool", "CellConv", "CellConvReLU", "Conv", "ConvReLU", "Dropout", "LRNMaxPool", "Layer", "Linear", "LinearReLU",
+           "Local", "MaxPool", "ReLU", "Run", "Sigmoid", "SoftmaxLoss", "SpatialNorm", "Tanh"]

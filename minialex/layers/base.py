@@ -27,6 +27,7 @@ class Run:
     columns: int | None = None      # of so many (None: of their own)
     params: dict[str, Any] = field(default_factory=dict)
     grads: dict[str, Any] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Layer:
     def params(self, x: Shape) -> tuple[ParamSpec, ...]:
         """Parameters for an input of shape x, in the order they are stored."""
         return ()
+
+    def scratch(self, x: Shape) -> dict[str, tuple[int, ...]]:
+        """Shapes of arrays that the passes write for themselves: bprop finds what fprop left."""
+        return {}
 
     def joint(self, x: Shape) -> bool:
         """True where every output column needs all input columns: the exchange points of a two-device placement."""

@@ -24,8 +24,7 @@ def stepper(name: str, device: str, batch: int = BATCH) -> Callable[[], float]:
     net = placement.network(chosen.build(chosen.classes), chosen.input, batch, placement.places(Config(name, device=device)), seed=0)
     sgd, rng = SGD(net), np.random.default_rng(0)
     pixels = rng.normal(0, 60, (1, batch, chosen.crop, chosen.crop, 3)).astype(np.float32)
-    for ops, x in zip(net.places, net.inputs(batch), strict=True):
-        ops.from_host(pixels, out=x)
+    net.show(pixels)
     labels = rng.integers(0, chosen.classes, batch).astype(np.int32)
     number = 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .rows import (
     AugmentCase,
     Case,
+    CellsCase,
     ConvCase,
     DropoutCase,
     LinearCase,
@@ -23,9 +24,9 @@ from .rows import (
     tiny,
 )
 
-__all__ = ["ACTIVATION", "AUGMENT", "AVGPOOL", "CONV", "DROPOUT", "LINEAR", "LOCAL", "LOSS", "LRN", "MAXPOOL", "SGD", "SPATIAL_NORM",
-           "AugmentCase", "Case", "ConvCase", "DropoutCase", "LinearCase", "LossCase", "MapCase", "NormCase", "PoolCase", "SGDCase",
-           "repro", "small", "tiny"]
+__all__ = ["ACTIVATION", "AUGMENT", "AVGPOOL", "CELLS", "CONV", "DROPOUT", "LINEAR", "LOCAL", "LOSS", "LRN", "MAXPOOL", "SGD",
+           "SPATIAL_NORM", "AugmentCase", "Case", "CellsCase", "ConvCase", "DropoutCase", "LinearCase", "LossCase", "MapCase", "NormCase",
+           "PoolCase", "SGDCase", "repro", "small", "tiny"]
 
 CONV = [
     ConvCase("one_tap", 1, 1, 1, 1, 1, 1, 1),
@@ -182,6 +183,18 @@ ACTIVATION = [
     MapCase("alexnet_relu1", 1, 55, 55, 48, columns=2, big=True),
 ]
 
+CELLS = [
+    CellsCase("one_pixel", 1, 1, 1, 1),
+    CellsCase("cells_of_one", 2, 3, 5, 2, cell=1),
+    CellsCase("odd", 2, 5, 7, 3, columns=2),
+    CellsCase("one_cell_larger_than_the_picture", 2, 3, 4, 2, cell=5),
+    CellsCase("filters_of_11", 7, 11, 11, 3, cell=4),
+    CellsCase("vectors", 3, 8, 12, 3, cell=4),
+    CellsCase("vectors_with_rest", 2, 7, 10, 2, columns=3),
+    CellsCase("vectors_of_the_picture_alone", 2, 6, 4, 1),
+    CellsCase("many", 3, 52, 44, 3, cell=4),
+]
+
 DROPOUT = [
     DropoutCase("one_number", 1, 1, 1, 1),
     DropoutCase("odd", 3, 1, 1, 7, step=3),
@@ -227,6 +240,8 @@ AUGMENT = [
     AugmentCase("noisy_scale", 4, 8, 8, 6, 6, mean_at="centre", scale=1 / 1.1),
     AugmentCase("rows_of_12", 5, 7, 9, 5, 4, mean_at="centre", scale=0.3),
     AugmentCase("rows_of_60", 3, 31, 22, 23, 20, scale=1 / 3),
+    AugmentCase("in_cells", 3, 9, 14, 6, 8, cell=2),
+    AugmentCase("in_cells_of_vectors", 3, 19, 15, 16, 12, mean_at="centre", scale=0.3, cell=4),
     AugmentCase("cifar", 40, 32, 32, 24, 24),
     AugmentCase("imagenet", 1, 256, 256, 224, 224),
 ]

@@ -123,7 +123,8 @@ def sgd_update(w, v, dw, *, segments, momentum, wrong=""):
 def augment_fprop(images, mean, offsets, flips, noise, y, *, mean_at, scale, wrong=""):
     """augment_fprop."""
     _, H0, W0, _ = images.shape
-    H, W = y.shape[2:4]
+    cell = int(np.sqrt(y.shape[4] // 3))
+    H, W = y.shape[2] * cell, y.shape[3] * cell
     for n, (top, left) in enumerate(offsets.tolist()):
         if wrong == "offsets_swapped":
             top, left = min(left, H0 - H), min(top, W0 - W)
@@ -154,7 +155,9 @@ def augment_fprop(images, mean, offsets, flips, noise, y, *, mean_at, scale, wro
             shift = shift * np.where(np.indices((H, W)).sum(axis=0) % 2, 1, -1)[:, :, None].astype(y.dtype)
         factor = np.asarray(1.0 if wrong == "scale_forgotten" else scale, y.dtype)
         out = crop * factor + shift if wrong == "noise_after_the_scale" else (crop + shift) * factor
-        y[0, n] = out[:, :, ::-1] if wrong == "bgr" else np.clip(out, -128, 127) if wrong == "clipped" else out
+        out = out[:, :, ::-1] if wrong == "bgr" else np.clip(out, -128, 127) if wrong == "clipped" else out
+        order = (2, 0, 1, 3, 4) if wrong == "cells_in_columns" else (0, 2, 1, 3, 4)
+        y[0, n] = out.reshape(y.shape[2], cell, y.shape[3], cell, 3).transpose(order).reshape(y.shape[2:])
 
 
 _MASKS = ("columns_share_a_mask", "columns_one_after_the_other", "positions_share_a_mask", "images_share_a_mask", "blocks_count_from_0",
@@ -177,7 +180,7 @@ _TABLE = (
                                                  "mean_of_a_channel", "mean_choices_swapped", "flips_inverted", "flipped_upside_down",
                                                  "flip_before_the_mean", "mean_before_the_flip", "never_flips", "one_noise_for_all_images",
                                                  "noise_of_one_colour", "noise_per_pixel", "scale_forgotten", "noise_after_the_scale",
-                                                 "bgr", "clipped")),
+                                                 "bgr", "clipped", "cells_in_columns")),
 )
 
 BASES = [Mutant(stem, "right", op, function) for stem, op, function, _ in _TABLE]     # the controls: right versions

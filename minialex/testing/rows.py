@@ -159,6 +159,17 @@ class PoolCase(MapCase):
 
 
 @dataclass(frozen=True)
+class CellsCase(MapCase):
+    """Pictures kept as cells of cell x cell pixels; extents round up."""
+
+    cell: int = 2
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        return (self.columns, self.N, -(-self.H // self.cell), -(-self.W // self.cell), self.cell**2 * self.C)
+
+
+@dataclass(frozen=True)
 class DropoutCase(MapCase):
     """Where the mask comes from: everything but the array."""
 
@@ -197,7 +208,7 @@ class SGDCase(Case):
 
 @dataclass(frozen=True)
 class AugmentCase(Case):
-    """Crops of H x W out of N pictures of H0 x W0."""
+    """Crops of H x W out of N pictures of H0 x W0, written as cells of cell x cell pixels."""
 
     N: int
     H0: int
@@ -206,6 +217,11 @@ class AugmentCase(Case):
     W: int
     mean_at: str = "crop"
     scale: float = 1.0
+    cell: int = 1
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        return (1, self.N, self.H // self.cell, self.W // self.cell, 3 * self.cell**2)
 
 
 AnyCase = TypeVar("AnyCase", bound=Case)

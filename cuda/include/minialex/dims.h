@@ -40,6 +40,15 @@ struct LinearDims {
   std::string text() const { return minialex::text("N", N, " x ", Gx, "x", F, " y ", Gy, "x", Ky(), " groups ", groups); }
 };
 
+struct CellsDims {                                     // x (images, H, W, C), y (images, P, Q, cell * cell * C), images = columns * N
+  int images, H, W, C, cell;
+  MINIALEX_BOTH int P() const { return (H - 1) / cell + 1; }
+  MINIALEX_BOTH int Q() const { return (W - 1) / cell + 1; }
+  MINIALEX_BOTH int64_t x_size() const { return int64_t(images) * H * W * C; }
+  MINIALEX_BOTH int64_t y_size() const { return int64_t(images) * P() * Q() * cell * cell * C; }
+  std::string text() const { return minialex::text(images, "x", H, "x", W, "x", C, " in cells of ", cell); }
+};
+
 struct MapDims {                                       // elementwise ops
   int64_t size;
   std::string text() const { return minialex::text(size, " elements"); }
@@ -82,10 +91,13 @@ struct SGDDims {                                       // a flat arena
   std::string text() const { return minialex::text(size, " parameters in ", segments, " segments"); }
 };
 
-struct AugmentDims {                                   // images (N, H0, W0, C) uint8 -> y (N, H, W, C)
-  int N, H0, W0, H, W, C;
+struct AugmentDims {                                   // images (N, H0, W0, C) uint8 -> y (N, H / cell, W / cell, cell * cell * C)
+  int N, H0, W0, H, W, C, cell;
   bool mean_at_centre;
-  std::string text() const { return minialex::text(N, "x", H0, "x", W0, "x", C, " to ", H, "x", W, mean_at_centre ? " mean at centre" : ""); }
+  std::string text() const {
+    return minialex::text(N, "x", H0, "x", W0, "x", C, " to ", H, "x", W, cell > 1 ? minialex::text(" in cells of ", cell) : "",
+                          mean_at_centre ? " mean at centre" : "");
+  }
 };
 
 }  // namespace minialex

@@ -99,6 +99,24 @@ struct JointSum {
 };
 const Op<JointSum>& joint_sum();
 
+// Pictures, or filters, as cells (layers/cells.py), and back.
+struct CellsFprop {
+  using Dims = CellsDims;
+  CellsDims dims;
+  const float* x;
+  float* y;
+  void* workspace;
+};
+struct CellsBprop {
+  using Dims = CellsDims;
+  CellsDims dims;
+  const float* dy;
+  float* dx;
+  void* workspace;
+};
+const Op<CellsFprop>& cells_fprop();
+const Op<CellsBprop>& cells_bprop();
+
 // ---- elementwise: y may be x, dx may be dy
 struct MapFprop {
   using Dims = MapDims;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import checks
+from .cells import cells_fprop
 from .parts import record
 from .workers import over_images, scratch
 
@@ -12,10 +13,10 @@ from .workers import over_images, scratch
 def augment_fprop(images: np.ndarray, mean: np.ndarray, offsets: np.ndarray, flips: np.ndarray, noise: np.ndarray, y: np.ndarray, *,
                   mean_at: str, scale: float) -> None:
     """y = (flip(crop(image - mean)) + noise) * scale, or with mean_at="centre" (flip(crop(image)) - centre(mean) + noise) * scale."""
-    checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
-    checks.offsets_inside("augment_fprop", offsets, images, y)
-    N, H0, W0, _ = images.shape
-    H, W = y.shape[2:4]
+    cell = checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
+    checks.offsets_inside("augment_fprop", offsets, images, y, cell)
+    N, H0, W0, C = images.shape
+    H, W = y.shape[2] * cell, y.shape[3] * cell
     top0, left0 = (H0 - H) // 2, (W0 - W) // 2
     mirrored = np.ascontiguousarray(mean[:, ::-1]) if mean_at == "crop" and flips.any() else None
 
@@ -29,7 +30,10 @@ def augment_fprop(images: np.ndarray, mean: np.ndarray, offsets: np.ndarray, fli
                 own = mirrored[top:top + H, W0 - left - W:W0 - left]
             else:
                 own = mean[top:top + H, left:left + W]
-            _one(crop, own, bool(flips[n]), noise[n], y[0, n], scale)
+            plain = y[0, n] if cell == 1 else scratch("plain", (H, W, C), y.dtype)
+            _one(crop, own, bool(flips[n]), noise[n], plain, scale)
+            if cell > 1:
+                cells_fprop(plain[None, None], y[:, n:n + 1], cell=cell)
 
     over_images(block, N, y.size)
 

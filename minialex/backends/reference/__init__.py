@@ -7,6 +7,7 @@ from .abilities import fused, set_precision
 from .arrays import empty, from_host, image_ranges, parallel, set_workers, sum_partials, to_host, workers
 from .augment import augment_fprop
 from .avgpool import avgpool_bprop, avgpool_fprop
+from .cells import cells_bprop, cells_fprop
 from .conv import conv_dgrad, conv_fprop, conv_relu_fprop, conv_wgrad
 from .dropout import dropout_bprop, dropout_fprop, dropout_test
 from .joint import joint_sum
@@ -22,10 +23,11 @@ from .sigmoid import sigmoid_bprop, sigmoid_fprop
 from .spatial_norm import spatial_norm_bprop, spatial_norm_fprop
 from .tanh import tanh_bprop, tanh_fprop
 
-__all__ = ["augment_fprop", "avgpool_bprop", "avgpool_fprop", "conv_dgrad", "conv_fprop", "conv_relu_fprop", "conv_wgrad",
-           "dropout_bprop", "dropout_fprop", "dropout_test", "empty", "from_host", "fused", "image_ranges", "joint_sum",
-           "linear_dgrad", "linear_fprop", "linear_relu_fprop", "linear_wgrad", "local_dgrad", "local_fprop", "local_wgrad", "loss_bprop",
-           "loss_fprop", "lrn_bprop", "lrn_fprop", "lrn_maxpool_bprop", "lrn_maxpool_fprop", "maxpool_bprop",
-           "maxpool_fprop", "parallel", "relu_bprop", "relu_fprop", "set_precision", "set_workers", "sgd_update",
-           "sigmoid_bprop", "sigmoid_fprop", "spatial_norm_bprop", "spatial_norm_fprop", "sum_partials", "tanh_bprop",
-           "tanh_fprop", "to_host", "workers"]
+__all__ = ["augment_fprop", "avgpool_bprop", "avgpool_fprop", "cells_bprop", "cells_fprop", "conv_dgrad", "conv_fprop",
+           "conv_relu_fprop", "conv_wgrad", "dropout_bprop", "dropout_fprop", "dropout_test", "empty", "from_host",
+           "fused", "image_ranges", "joint_sum", "linear_dgrad", "linear_fprop", "linear_relu_fprop",
+           "linear_wgrad", "local_dgrad",
+           "local_fprop", "local_wgrad", "loss_bprop", "loss_fprop", "lrn_bprop", "lrn_fprop", "lrn_maxpool_bprop",
+           "lrn_maxpool_fprop", "maxpool_bprop", "maxpool_fprop", "parallel", "relu_bprop", "relu_fprop",
+           "set_precision", "set_workers", "sgd_update", "sigmoid_bprop", "sigmoid_fprop", "spatial_norm_bprop",
+           "spatial_norm_fprop", "sum_partials", "tanh_bprop", "tanh_fprop", "to_host", "workers"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import checks
+from .cells import cells_fprop
 
 
 def augment_fprop(images: np.ndarray, mean: np.ndarray, offsets: np.ndarray, flips: np.ndarray, noise: np.ndarray, y: np.ndarray,
@@ -18,12 +19,12 @@ def augment_fprop(images: np.ndarray, mean: np.ndarray, offsets: np.ndarray, fli
     loses the middle of the mean image, whose corner is at ((H0 - H) // 2, (W0 - W) // 2).
 
     images (N, H0, W0, C) uint8, mean (H0, W0, C), offsets (N, 2) int32 top and left, flips (N,) bool, noise (N, C), one
-    shift per image and colour, are read; y (1, N, H, W, C) is written entirely.
+    shift per image and colour, are read; y (1, N, H, W, C), or cells of it (cells_fprop), is written entirely.
     """
-    checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
-    checks.offsets_inside("augment_fprop", offsets, images, y)
+    cell = checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
+    checks.offsets_inside("augment_fprop", offsets, images, y, cell)
     N, H0, W0, _ = images.shape
-    H, W = y.shape[2:4]
+    H, W = y.shape[2] * cell, y.shape[3] * cell
     image = np.arange(N)[:, None, None]
     row = offsets[:, 0, None, None] + np.arange(H)[:, None]                 # (N, H, 1)
     column = offsets[:, 1, None, None] + np.arange(W)                       # (N, 1, W)
@@ -34,4 +35,4 @@ def augment_fprop(images: np.ndarray, mean: np.ndarray, offsets: np.ndarray, fli
     else:
         top, left = (H0 - H) // 2, (W0 - W) // 2
         crops -= mean[top:top + H, left:left + W]
-    y[0] = (crops + noise[:, None, None, :]) * scale
+    cells_fprop(((crops + noise[:, None, None, :]) * scale)[None], y, cell=cell)
