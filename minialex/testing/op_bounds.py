@@ -63,7 +63,8 @@ def precision_without_variants(ops: ModuleType, op: str, arrays: Arrays, options
     given = {name: next((arrays[key] for key in keys if key in arrays), None) for name, keys in names.items()}
     if given["b"] is None:
         given["b"] = np.empty(len(given["w"]), given["w"].dtype)
-    d = checks.conv(op, **given, **options, outputs=())
+    geometry = {name: options[name] for name in ("stride", "pad", "groups")}
+    d = checks.conv(op, **given, **geometry, outputs=())
     return SEVEN_POINTS if (winograd.suits_dgrad if op.endswith("dgrad") else winograd.suits)(d) else "float32"
 
 
