@@ -97,7 +97,7 @@ def compiled_of(rows: list[Compiled], op: str, variant: str, precision: str, ker
     found = of or ([] if precision != "float32" else found)
     own = [row for row in found if f"{row.file}_".startswith(f"{stem}_")]
     found = own or found
-    side = re.search(r"\d+x\d+", variant)
+    side = re.search(r"\d+x\d+$", variant)
     wanted = side[0] if side else TILES.get(variant, "128x128" if any(row.tile for row in found) else "")
     words = {"vector": "Quad", "direct": "float"}
     for keep in (lambda row: wanted in row.words, lambda row: words.get(variant) in row.words):

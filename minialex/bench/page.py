@@ -20,6 +20,7 @@ from .ladder import GPUS, README, ROOT, Step, committed, ideas
 from .targets import CLASS, TARGETS, Known
 
 WHY = "not measured: no GPU was at hand"
+UP = "../"                                                          # from the page to the top
 NOTHING = "No kernel has run on a GPU: every time of a GPU below is a floor or a prediction and named as one."
 MEASURED = "Times of a GPU are measured where a row says so, else floors or predictions and named as such."
 ARCHS = ("80", "90", "100")
@@ -191,7 +192,7 @@ def page(known: Known) -> str:
     said = MEASURED if any(table.gpu for table in known.found) else NOTHING
     lines = ["# Performance: targets, floors, variants, and what was measured", "",
              *_prose(f"""Written by `python -m minialex.bench.page` from `benchmarks/results/`, the recipe's layers and the compiler's
-                     report in [cuda/README.md](../cuda/README.md); do not edit. {said}"""),
+                     report in [cuda/README.md]({UP}cuda/README.md); do not edit. {said}"""),
              *_targets(known), *_cpu(known.found), *_floors(), *_ladder(known), *_others(known),
              "## How it is measured", "",
              *_prose("""`tests/gpu_check.sh speed` on a machine with a GPU: whole steps and every variant of every op beside PyTorch, as
@@ -265,7 +266,7 @@ def known_of(results: Path) -> Known:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/PERFORMANCE.md and its pictures.")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of measured results")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "PERFORMANCE.md", help="the page; pictures in performance/ beside it")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/PERFORMANCE.md", help="the page; pictures in performance/ beside it")
     parser.add_argument("--launches", action="store_true", help="capture the launches again first")
     asked = parser.parse_args()
     if asked.launches:
