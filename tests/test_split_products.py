@@ -131,7 +131,7 @@ def test_a_step_is_near_that_of_float32(name):
         ops.set_precision(precision)
         try:
             net = Net(made.build(12), made.input, 2, ops, seed=1)
-            ops.from_host(x, out=net.input())
+            net.show(x)
             net.fprop(np.array([0, 11], np.int32), training=True, step=1)
             net.bprop()
             gradients[precision] = {key: net.grads.numpy(key) for key in net.params}
