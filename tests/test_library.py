@@ -89,6 +89,21 @@ def test_float32_is_float32(kernels, monkeypatch):
     assert (call["y"] == 7).all()
 
 
+def test_relu_and_gate_are_done_and_dropout_is_refused(kernels, ops):
+    call = small()
+    ops.linear_fprop(**call)
+    plain, call["y"] = call["y"], np.full_like(call["y"], 7)
+    kernels.linear_relu_fprop(**call, variant="cublas")
+    np.testing.assert_array_equal(call["y"], np.maximum(plain, 0))
+    mask = dict(keep=0.5, scale=2.0, seed=1, step=1, layer=0, first=0)
+    with pytest.raises(ShapeError, match="draws no dropout"):
+        kernels.linear_relu_fprop(**call, dropout=mask, variant="cublas")
+    dx, gated = np.empty_like(call["x"]), np.empty_like(call["x"])
+    ops.linear_dgrad(dy=plain, w=call["w"], dx=dx, groups=2)
+    ops.linear_dgrad(dy=plain, w=call["w"], dx=gated, groups=2, gate=call["x"], scale=2.0)
+    np.testing.assert_array_equal(gated, np.where(call["x"] > 0, 2 * dx, 0))
+
+
 def test_other_arrays_are_refused(kernels):
     call = small()
     kernels._xp = SimpleNamespace(ndarray=SimpleNamespace)

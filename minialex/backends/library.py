@@ -33,18 +33,24 @@ def _add_product(xp: ModuleType, a, b, out, first: bool) -> None:
         out[...] = xp.matmul(a, b) if first else out + xp.matmul(a, b)
 
 
-def linear_fprop(xp: ModuleType, groups: int, x, w, b, y) -> None:
-    """y = (P_0 + P_1 + ...) + b."""
+def linear_fprop(xp: ModuleType, groups: int, x, w, b, y, relu: bool, dropout) -> None:
+    """y = (P_0 + P_1 + ...) + b, or of that the ReLU."""
+    if dropout is not None:
+        raise ShapeError(f"linear_relu_fprop: variant {VARIANT} draws no dropout; call dropout_fprop behind it, or name no variant")
     for g, i, rows, inputs, first in _parts(x, y, groups):
         _add_product(xp, x[i], w[rows, inputs].T, y[g], first)
     if b is not None:
         y += b.reshape(y.shape[0], 1, -1)
+    if relu:
+        xp.maximum(y, 0, out=y)
 
 
-def linear_dgrad(xp: ModuleType, groups: int, dy, w, dx) -> None:
-    """dx of a column is D_0 + D_1 + ... over the output columns that read it."""
+def linear_dgrad(xp: ModuleType, groups: int, dy, w, dx, gate, scale: float) -> None:
+    """dx of a column is D_0 + D_1 + ... over the output columns; times `scale` where the gate is open, else 0."""
     for g, i, rows, inputs, _ in _parts(dx, dy, groups):
         _add_product(xp, dy[g], w[rows, inputs], dx[i], groups > 1 or g == 0)
+    if gate is not None:
+        dx[...] = xp.where(gate > 0, dx * dx.dtype.type(scale), dx.dtype.type(0))
 
 
 def linear_wgrad(xp: ModuleType, groups: int, x, dy, dw, db, accumulate: bool) -> None:
