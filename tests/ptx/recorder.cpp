@@ -1,6 +1,7 @@
 // Calls an op's variant with addresses of the interpreter's memory and gives the launches it asks for, as text.
 #include "recorder.h"
 #include <dlfcn.h>
+#include <cstdint>
 #include <iomanip>
 #include <minialex/ops.h>
 
@@ -22,7 +23,7 @@ struct Given {
 };
 
 template <class Call> void call(const Op<Call>& op, const Given& given, const Call& arguments) {
-  forced(op, arguments.dims, given.variant).launch(arguments, nullptr);
+  forced(op, arguments.dims, given.variant, SIZE_MAX).launch(arguments, nullptr);
 }
 
 ConvDims conv_dims(const int* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], n[14]}; }
