@@ -63,7 +63,7 @@ def test_fused_and_plain_nets_have_the_same_bits(backend, precision, monkeypatch
 @on_each
 def test_paper_takes_a_whole_step(backend, monkeypatch):
     """724 million multiply-adds an image and 61 million parameters, in the launches of a real step, beside the cpu backend's direct form,
-    whose pools decide near-ties as these kernels do more often than seven points."""
+    whose pools decide near-ties as these kernels do more often than evaluation at points."""
     monkeypatch.setattr(winograd, "enabled", False)
     ops, cpu = load_or_skip(backend), load("cpu")
     (got, net), (want, other) = (train(which, "paper", 2, 1) for which in (ops, cpu))

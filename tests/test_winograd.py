@@ -1,4 +1,4 @@
-"""The cpu backend's convolution by evaluation at seven points: which shapes take it, and how much less exact than the direct form it is."""
+"""The cpu backend's convolutions evaluated at points: which shapes take which form, and how exact they are beside the direct one."""
 
 import importlib
 import threading
@@ -10,6 +10,7 @@ from minialex.backends import cpu
 from minialex.backends.checks import ConvDims
 from minialex.testing import assert_within, op_bounds
 
+tiles = importlib.import_module("minialex.backends.cpu.tiles")
 winograd = importlib.import_module("minialex.backends.cpu.winograd")
 workers = importlib.import_module("minialex.backends.cpu.workers")
 
@@ -19,10 +20,12 @@ CASES = {
     "conv3": (2, 2, 128, 192, 1, 13, 3, 1, 1, 3), "conv4": (2, 2, 192, 192, 2, 13, 3, 1, 1, 3),
     "one column, two groups": (1, 1, 128, 128, 2, 13, 3, 1, 1, 4), "even extent, pad 0": (1, 2, 96, 80, 1, 14, 3, 1, 0, 4),
     "pad (0, 2)": (2, 1, 64, 70, 1, 11, 3, 1, (0, 2), 5), "pad (2, 0)": (1, 1, 65, 64, 1, 9, 3, 1, (2, 0), 7),
-    "channels 47 to 49": (1, 1, 47, 49, 1, 5, 3, 1, 1, 1), "cifar_conv2": (1, 1, 32, 32, 1, 12, 5, 1, 2, 1),
+    "channels 47 to 49": (1, 1, 47, 49, 1, 5, 3, 1, 1, 1), "cifar_conv1": (1, 1, 3, 32, 1, 32, 5, 1, 2, 2),
+    "cifar_conv2": (1, 1, 32, 32, 1, 12, 5, 1, 2, 1),
     "window of 4": (1, 1, 64, 64, 1, 17, 4, 1, (1, 2), 2), "window of 2, one tile": (1, 1, 150, 150, 1, 6, 2, 1, 0, 2),
     "cells of 2, rows left over": (1, 1, 40, 64, 1, 30, 5, 2, (2, 1), 2),
 }
+ONLY_SQUARE = ("conv1", "window of 2, one tile", "cells of 2, rows left over")          # a stride, too few taps
 
 
 def dims(Gx, Gy, C, K, groups, H, R, stride, pad, n):
@@ -31,12 +34,19 @@ def dims(Gx, Gy, C, K, groups, H, R, stride, pad, n):
     return ConvDims(n, Gx, Gy, H, H, Gx * C, Gy * K, R, R, P, P, stride, before, after, groups)
 
 
-@pytest.fixture(params=CASES, ids=CASES)
-def case(request):
-    """A function that draws the arrays of a case, its geometry, and its dims."""
-    Gx, Gy, C, K, groups, H, R, stride, pad, n = CASES[request.param]
-    d = dims(*CASES[request.param])
-    assert winograd.suits(d), "this case tests nothing"
+FORMS = {"square": lambda R, S, P, Q, stride, C, K: tiles.Square.of(R, P, Q, stride),
+         "rows": lambda R, S, P, Q, stride, C, K: tiles.Rows.of(R, S, P, Q) if stride == 1 else None}
+
+
+@pytest.fixture(params=[(name, kind) for name in CASES for kind in FORMS if kind == "square" or name not in ONLY_SQUARE],
+                ids=lambda param: "-".join(param))
+def case(request, monkeypatch):
+    """A function that draws the arrays of a case, its geometry, and its dims; in one of the forms, whatever the rule would choose."""
+    name, kind = request.param
+    Gx, Gy, C, K, groups, H, R, stride, pad, n = CASES[name]
+    d = dims(*CASES[name])
+    monkeypatch.setattr(winograd, "_cheapest", FORMS[kind])
+    assert type(winograd.form(d)).__name__.lower() == kind
 
     def draw(draws):
         x, w, b, dy = (draws(shape).astype(np.float32) for shape in
@@ -80,7 +90,7 @@ def test_error_is_at_most_ten_times_the_direct_forms(case, monkeypatch):
     for name, a, b, c in zip(("y", "dx", "dw"), got, direct, exact, strict=False):
         error, usual = (np.sqrt(np.mean((value - c) ** 2)) for value in (a, b))
         most = 20 if name == "dw" and d.N * d.P * d.Q < 100 else 10
-        if name != "dx" or winograd.suits_dgrad(d):
+        if name != "dx" or winograd.dgrad_form(d):
             assert 0 < error < most * usual and not np.array_equal(a, b), f"{name}: {error / usual:.2f} times the direct form's error"
 
 
@@ -97,7 +107,7 @@ def test_every_output_is_within_the_bound_that_sees_a_single_weight(case, oracle
                                       ("conv_wgrad", dict(x=x, dy=dy), dict(x=other_x), ("dw", "db"))):
         arrays = {**given, **{name: got[name] for name in written}}
         precision = op_bounds.precision_without_variants(cpu, op, arrays, geometry)
-        assert precision == (op_bounds.SEVEN_POINTS if op != "conv_dgrad" or winograd.suits_dgrad(d) else "float32")
+        assert precision == (op_bounds.AT_POINTS if op != "conv_dgrad" or winograd.dgrad_form(d) else "float32")
         want = op_bounds.run(oracle, op, arrays, geometry)
         bound = op_bounds.allowed(oracle, op, arrays, geometry, want, "float32", precision)
         for name in written:
@@ -108,20 +118,24 @@ def test_every_output_is_within_the_bound_that_sees_a_single_weight(case, oracle
 
 
 def test_the_rule_looks_at_the_layers_shapes_alone():
-    """All layers of the paper, whatever the batch; not few channels or maps, wide windows, 1x1; dgrad of stride 1 alone."""
-    paper = [dims(*CASES[name]) for name in ("conv1", "conv2", "conv3", "conv4")]
-    for d in paper:
-        assert winograd.suits(d) and winograd.suits(d._replace(N=1)) and winograd.suits(d._replace(N=128))
-        assert winograd.suits_dgrad(d) == (d.stride == 1)
-    for change in (dict(R=7, S=7), dict(R=1, S=1), dict(R=3, S=2), dict(C=6), dict(K=8)):
-        assert not winograd.suits(paper[3]._replace(**change)), change
-    assert not winograd.suits_dgrad(paper[3]._replace(before=3, after=3))
+    """All layers of the paper and of the CIFAR-10 networks, whatever the batch; few channels by rows; no wide windows, none of 1x1, no
+    single channel or map."""
+    kinds = {"conv1": "Square", "conv2": "Rows", "conv3": "Square", "conv4": "Square", "cifar_conv1": "Rows", "cifar_conv2": "Rows"}
+    for name, kind in kinds.items():
+        d = dims(*CASES[name])
+        for n in (1, 128):
+            assert type(winograd.form(d._replace(N=n))).__name__ == kind, name
+            assert type(winograd.dgrad_form(d._replace(N=n))).__name__ == (kind if d.stride == 1 else "NoneType"), name
+    conv4 = dims(*CASES["conv4"])
+    for change in (dict(R=7, S=7), dict(R=1, S=1), dict(R=3, S=2), dict(C=2), dict(K=2)):
+        assert winograd.form(conv4._replace(**change)) is None, change
+    assert winograd.dgrad_form(conv4._replace(before=3, after=3)) is None
 
 
 def test_it_can_be_switched_off(monkeypatch):
     d = dims(*CASES["conv4"])
     monkeypatch.setattr(winograd, "enabled", False)
-    assert not winograd.suits(d) and not winograd.suits_dgrad(d)
+    assert winograd.form(d) is None and winograd.dgrad_form(d) is None
 
 
 def test_accumulated_gradients_add(case):

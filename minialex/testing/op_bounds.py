@@ -20,12 +20,12 @@ from .compare import eps
 
 OUTPUTS = {"fprop": ("y",), "bprop": ("dx",), "dgrad": ("dx",), "wgrad": ("dw", "db"), "test": ("y",)}
 WEIGHTED = ("conv", "conv_relu", "local", "linear", "linear_relu")
-SEVEN_POINTS = "seven points"                                         # what the cpu backend's form of some convolutions is called here
+AT_POINTS = "points"                                         # what the cpu backend's form of some convolutions is called here
 # Relative error of an operand of a product.  Of split operands: half of what their products leave out.  With the parts
 # |x1| <= 2^-8 |x| and |x2| <= 2^-17 |x| that is x1 y1 + x2 y + x y2 for bf16x3, at most (1 + 1/2 + 1/2) / 2^16 of |x y|, and
 # x1 y2 + x2 y1 + x2 y2 for bf16x6, at most (1 + 2^-10) / 2^24.
-# Seven points are as exact as if operands were rounded so (tests/test_winograd.py).
-ROUNDED = {"float32": 0.0, SEVEN_POINTS: 2.0**-17, "tf32": 2.0**-11, "bf16": 2.0**-8, "bf16x3": 2.0**-16, "bf16x6": 1.001 * 2.0**-25}
+# Evaluation at points is as exact as if operands were rounded so (tests/test_winograd.py).
+ROUNDED = {"float32": 0.0, AT_POINTS: 2.0**-17, "tf32": 2.0**-11, "bf16": 2.0**-8, "bf16x3": 2.0**-16, "bf16x6": 1.001 * 2.0**-25}
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -65,7 +65,7 @@ def precision_without_variants(ops: ModuleType, op: str, arrays: Arrays, options
         given["b"] = np.empty(len(given["w"]), given["w"].dtype)
     geometry = {name: options[name] for name in ("stride", "pad", "groups")}
     d = checks.conv(op, **given, **geometry, outputs=())
-    return SEVEN_POINTS if (winograd.suits_dgrad if op.endswith("dgrad") else winograd.suits)(d) else "float32"
+    return AT_POINTS if (winograd.dgrad_form if op.endswith("dgrad") else winograd.form)(d) else "float32"
 
 
 def allowed(oracle: ModuleType, op: str, arrays: Arrays, options: Mapping[str, Any], want: Arrays, dtype: str,
@@ -88,7 +88,7 @@ def allowed(oracle: ModuleType, op: str, arrays: Arrays, options: Mapping[str, A
 def _weighted(oracle, op, arrays, options, dtype, precision) -> dict[str, np.ndarray]:
     """4 eps op(|x|, |w|) for float32.  Operands rounded by at most r add 2 r op(|x|, |w|) in the worst case; as their errors are
     independent, more than 5 r sqrt(op(x^2, w^2)), six standard deviations, does not happen.  The error of a split product, some of
-    it a product of two such errors, has at most the same deviation.  At seven points an output has the errors of its whole tile, so
+    it a product of two such errors, has at most the same deviation.  Evaluated at points, an output has the errors of its whole tile, so
     the largest sum of its image and map counts."""
     linear, rounded, dropout = op.replace("_relu", ""), ROUNDED[precision], options.get("dropout")
     options = {name: value for name, value in options.items() if name != "dropout"}
@@ -101,7 +101,7 @@ def _weighted(oracle, op, arrays, options, dtype, precision) -> dict[str, np.nda
     bound = {name: 4 * eps(dtype) * value for name, value in absolute.items()}
     if rounded:
         squares = of(np.square)
-        if precision == SEVEN_POINTS:
+        if precision == AT_POINTS:
             absolute, squares = ({name: a.max((2, 3), keepdims=True) if a.ndim == 5 else a for name, a in sums.items()}
                                  for sums in (absolute, squares))
         for name in bound:

@@ -54,8 +54,8 @@ def _im2col(a: np.ndarray, d: ConvDims) -> np.ndarray:
 
 
 def _fprop(x, w, b, y, d: ConvDims, relu: bool) -> None:
-    if winograd.suits(d):
-        winograd.fprop(x, w, b, y, d, relu)
+    if form := winograd.form(d):
+        winograd.fprop(x, w, b, y, d, form, relu)
         return
     Ky = d.K // d.Gy
     if d.groups == 1:                       # all maps in one product for each input column, told apart when the bias is added
@@ -94,8 +94,8 @@ def conv_dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, *, stride: int, pa
 
 def _dgrad(dy, w, dx, d: ConvDims, one) -> None:
     """Each part into its place of dx; what a further output column adds is first summed by itself."""
-    if winograd.suits_dgrad(d):
-        winograd.dgrad(dy, w, dx, d)
+    if form := winograd.dgrad_form(d):
+        winograd.dgrad(dy, w, dx, d, form)
         return
     Kg, Cx = d.K // (d.Gy if d.groups == 1 else d.groups), d.C // d.Gx
     for start, stop in pieces(d._replace(R=1), max(Kg, d.C), not (dense(dy) and dense(dx))):
@@ -208,8 +208,8 @@ def sum_ranges(wgrad, x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
 
 def _wgrad(x, dy, dw, db, d: ConvDims, accumulate: bool) -> None:
     Ky = d.K // d.Gy
-    if winograd.suits(d):
-        winograd.wgrad(x, dy, dw, d, accumulate)
+    if form := winograd.form(d):
+        winograd.wgrad(x, dy, dw, d, form, accumulate)
         for g in range(d.Gy):
             _bias_gradient(dy[g].reshape(-1, Ky), db[g * Ky:g * Ky + Ky], accumulate)
         return

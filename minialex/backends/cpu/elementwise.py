@@ -37,7 +37,7 @@ def each_run(function: Callable[..., None], *arrays: np.ndarray) -> None:
         over_images(block, arrays[0].shape[1], arrays[0].size)
 
 
-def masked(values: np.ndarray, kept: np.ndarray, out: np.ndarray) -> None:
+def masked(values: np.ndarray, kept: np.ndarray, out: np.ndarray) -> np.ndarray:
     """out = values where kept, else 0, without a branch and without a product (0 * inf is no 0); out may be values, and the
     content of `kept` (bool) is lost.  A mask of all bits or none takes the values' bits."""
     signed = _SIGNED[values.dtype]
@@ -45,3 +45,4 @@ def masked(values: np.ndarray, kept: np.ndarray, out: np.ndarray) -> None:
     np.negative(kept.view(np.int8), out=kept.view(np.int8))         # 1 -> -1: all bits, also after widening
     np.copyto(bits, kept.view(np.int8))
     np.bitwise_and(values.view(signed), bits, out=out.view(signed))
+    return out

@@ -55,7 +55,8 @@ def _pixels(n: int, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
 
 
 def _scale(x: np.ndarray, n: int, k: float, alpha: float) -> np.ndarray:
-    return scale(_around(np.multiply(x, x, out=scratch("squares", x.shape, x.dtype)), n), k, alpha)
+    sums = _around(np.multiply(x, x, out=scratch("squares", x.shape, x.dtype)), n)
+    return scale(sums, k, alpha, sums)
 
 
 def _around(a: np.ndarray, n: int) -> np.ndarray:

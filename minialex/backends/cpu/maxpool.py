@@ -13,7 +13,6 @@ from .. import checks
 from .elementwise import masked
 from .parts import record
 from .pooling import each_piece, reduce_columns, reduce_rows, taps
-from .relu import gated
 from .workers import scratch
 
 
@@ -34,12 +33,12 @@ def maxpool_bprop(x: np.ndarray, y: np.ndarray, dy: np.ndarray, dx: np.ndarray, 
     """dx = sum of dy over the windows that an input won; ties="first" in row order, or "all" equal inputs; relu=True: where x > 0."""
     checks.ties("maxpool_bprop", ties)
     checks.pool("maxpool_bprop", x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
-    each_piece(lambda *pieces: _bprop(*pieces, window, stride, ties == "first"), x, y, dy, dx)
-    if relu:
-        gated(x, 1.0, dx)
+    each_piece(lambda *pieces: _bprop(*pieces, window, stride, ties == "first", relu), x, y, dy, dx)
 
 
-def _bprop(x, y, dy, dx, window: int, stride: int, first: bool) -> None:
+def _bprop(x, y, dy, dx, window: int, stride: int, first: bool, relu: bool) -> None:
+    if relu:                                                        # an input that won is > 0 where its y is: a quarter of the work
+        dy = masked(dy, np.greater(y, 0, out=scratch("wins", y.shape, np.bool_)), scratch("gated", y.shape, y.dtype))
     H, W, C = x.shape[-3:]
     P, Q = y.shape[-3:-1]
     # x's columns apart by their place modulo the stride: each tap then meets one uninterrupted run of columns.

@@ -1,4 +1,4 @@
-"""Response normalisation over a square of the same map on the CPU: separable sums over one zero-bordered image."""
+"""Response normalisation over a square of the same map on the CPU: separable sums over zero-bordered images."""
 
 from __future__ import annotations
 
@@ -8,54 +8,56 @@ from .. import checks
 from .sums import divide_by_power, scale, window_sum
 from .workers import over_images, scratch, zeroed
 
+PIECE = 32768               # elements in work at a time: half a dozen arrays of this many stay in the second-level cache
+
 
 def spatial_norm_fprop(x: np.ndarray, y: np.ndarray, *, n: int, k: float, alpha: float, beta: float) -> None:
     """y = x * s^-beta with s = k + alpha * sum of x^2 over the n x n square around, clipped at the border."""
     checks.norm("spatial_norm_fprop", x=x, y=y, n=n, outputs=("y",))
 
-    def image(x: np.ndarray, y: np.ndarray) -> None:
+    def images(x: np.ndarray, y: np.ndarray) -> None:
         divide_by_power(x, _scale(x, n, k, alpha), beta, y)
 
-    _each_image(image, x, y)
+    _each_piece(images, x, y)
 
 
 def spatial_norm_bprop(x: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, n: int, k: float, alpha: float, beta: float) -> None:
     """dx = dy * s^-beta - 2 alpha beta x * sum over the square of dy x s^(-beta-1); s is computed again from x."""
     checks.norm("spatial_norm_bprop", x=x, dy=dy, dx=dx, n=n, outputs=("dx",))
 
-    def image(x: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
+    def images(x: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
         s = _scale(x, n, k, alpha)
         divide_by_power(dy, s, beta, dx)
-        np.divide(np.multiply(dx, x, out=scratch("term", x.shape, x.dtype)), s, out=s)
-        through = _around(s, n)
-        np.multiply(np.multiply(through, x, out=through), 2 * alpha * beta, out=through)
+        through = scratch("through", x.shape, x.dtype)
+        np.multiply(dx, x, out=through)
+        np.multiply(_around(np.divide, through, s, n), x, out=through)
+        np.multiply(through, 2 * alpha * beta, out=through)
         np.subtract(dx, through, out=dx)
 
-    _each_image(image, x, dy, dx)
+    _each_piece(images, x, dy, dx)
 
 
-def _each_image(function, *arrays: np.ndarray) -> None:
+def _each_piece(function, *arrays: np.ndarray) -> None:
+    """function(*pieces), each piece some images (m, H, W, C) of one column."""
+    G, N, H, W, C = arrays[0].shape
+    most = max(1, PIECE // (H * W * C))
+
     def block(start: int, stop: int) -> None:
-        for g in range(arrays[0].shape[0]):
-            for image in range(start, stop):
-                function(*(array[g, image] for array in arrays))
+        for g in range(G):
+            for first in range(start, stop, most):
+                function(*(array[g, first:min(first + most, stop)] for array in arrays))
 
-    over_images(block, arrays[0].shape[1], arrays[0].size)
+    over_images(block, N, arrays[0].size)
 
 
 def _scale(x: np.ndarray, n: int, k: float, alpha: float) -> np.ndarray:
-    return scale(_around(np.multiply(x, x, out=scratch("squares", x.shape, x.dtype)), n), k, alpha)
+    return scale(_around(np.multiply, x, x, n), k, alpha, scratch("s", x.shape, x.dtype))
 
 
-def _around(a: np.ndarray, n: int) -> np.ndarray:
-    """Sums of a (H, W, C) over n x n pixels around each, in scratch memory that the next call overwrites."""
-    H, W, C = a.shape
-    wide = zeroed("square", 1, (H + n - 1, W + n - 1, C), a.dtype, n)[0]
-    np.copyto(wide[n // 2:n // 2 + H, n // 2:n // 2 + W], a)
-    row = (W + n - 1) * C
-    columns = scratch("down", (H * row,), a.dtype)
-    np.copyto(columns, window_sum(wide.reshape(-1), n, row)[:H * row])     # window_sum's own memory is needed again
-    across = window_sum(columns, n, C)
-    result = scratch("around", (H, W, C), a.dtype)
-    np.copyto(result, np.ndarray((H, W, C), a.dtype, across, 0, (row * a.itemsize, C * a.itemsize, a.itemsize)))
-    return result
+def _around(ufunc: np.ufunc, a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
+    """Sums of ufunc(a, b), images (m, H, W, C), over n x n pixels around each: a view of scratch memory that the next call overwrites."""
+    m, H, W, C = a.shape
+    wide = zeroed("square", m, (H + n - 1, W + n - 1, C), a.dtype, n)
+    ufunc(a, b, out=wide[:, n // 2:n // 2 + H, n // 2:n // 2 + W])
+    down = window_sum(wide.reshape(-1), n, wide.strides[1] // a.itemsize, "down")
+    return np.ndarray((m, H, W, C), a.dtype, window_sum(down, n, C, "across"), 0, wide.strides)

@@ -7,8 +7,9 @@ import numpy as np
 from .workers import scratch
 
 
-def window_sum(flat: np.ndarray, n: int, unit: int = 1) -> np.ndarray:
+def window_sum(flat: np.ndarray, n: int, unit: int = 1, name: str = "window") -> np.ndarray:
     """At each place i of the flat array the sum of flat[i], flat[i + unit] ... flat[i + (n-1) unit], as far as n of them exist.
+    In scratch memory of this name, or flat itself where n is 1.
 
     Sums of 1, 2, 4 ... neighbours are made from one another and added as n's binary digits say: three additions for n = 5.
     """
@@ -19,18 +20,18 @@ def window_sum(flat: np.ndarray, n: int, unit: int = 1) -> np.ndarray:
             if result is None:
                 result = tail
             else:
-                result = np.add(result[:tail.size], tail, out=scratch("window", (tail.size,), flat.dtype))
+                result = np.add(result[:tail.size], tail, out=scratch(name, (tail.size,), flat.dtype))
             offset += length
         if 2 * length > n:
             return result
         size = power.size - length * unit
-        power = np.add(power[:size], power[length * unit:], out=scratch(f"neighbours {length}", (size,), flat.dtype))
+        power = np.add(power[:size], power[length * unit:], out=scratch(f"{name} {length}", (size,), flat.dtype))
         length *= 2
 
 
-def scale(sums: np.ndarray, k: float, alpha: float) -> np.ndarray:
-    """k + alpha * sums, in place."""
-    return np.add(np.multiply(sums, alpha, out=sums), k, out=sums)
+def scale(sums: np.ndarray, k: float, alpha: float, out: np.ndarray) -> np.ndarray:
+    """out = k + alpha * sums, which may be out."""
+    return np.add(np.multiply(sums, alpha, out=out), k, out=out)
 
 
 def divide_by_power(x: np.ndarray, s: np.ndarray, beta: float, out: np.ndarray) -> None:
