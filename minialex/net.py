@@ -123,12 +123,12 @@ class Net:
 
     def _plan_gradients(self) -> None:
         ops, sizes = self.ops, [shape.size for shape in self.shapes]
-        every = [ops.image_ranges(n) for n in range(1, self.batch + 1)]     # fewer images may have more ranges: 60 than 100
+        self._largest = max(sizes[1:self._split + 1], default=0)
+        every = [ops.image_ranges(n, self._largest) for n in range(1, self.batch + 1)]     # fewer images may have more ranges: 60 than 100
         most = max(map(len, every))
         self._block = max(stop - start for ranges in every for blocks in ranges for start, stop in blocks)
         self._whole = PingPong(ops, max(sizes[self._split:]) * self.batch, self.dtype)
-        largest = max(sizes[1:self._split + 1], default=0) * self._block
-        self._slots = [PingPong(ops, largest, self.dtype) for _ in range(ops.workers())]
+        self._slots = [PingPong(ops, self._largest * self._block, self.dtype) for _ in range(ops.workers())]
 
         lower = {layer.name for layer in self.layers[:self._split]}
         ends = (self.params.offsets[key] + spec.size for key, spec in self.params.specs.items() if key[0] in lower)
@@ -200,7 +200,7 @@ class Net:
                 run = replace(self._runs[i], first=first + start, **self._pass)
                 self.layers[i].fprop(self.ops, views[i], views[i + 1], run)
 
-        self.ops.parallel(lower, [block for blocks in self.ops.image_ranges(n) for block in blocks])
+        self.ops.parallel(lower, [block for blocks in self.ops.image_ranges(n, self._largest) for block in blocks])
         for i in range(self._split, len(self.layers)):
             self.layers[i].fprop(self.ops, a[i], a[i + 1], replace(self._runs[i], first=first, **self._pass))
         self._made = self._pass["training"]
@@ -234,7 +234,7 @@ class Net:
             if done is not None and start < stop:
                 done(0, start, stop)
         top = dy
-        ranges = ops.image_ranges(n)
+        ranges = ops.image_ranges(n, self._largest)
         runs = self._range_runs if len(ranges) > 1 else [self._runs[:self._split]]
 
         def lower(slot: int, item) -> None:

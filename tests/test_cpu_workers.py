@@ -92,8 +92,8 @@ def test_ranges_are_whole_and_few():
         blocks = [block for one in ranges for block in one]
         assert len(ranges) <= 18 and all(0 < stop - start <= (4 if N < 32 else 8) for start, stop in blocks)
         assert [start for start, _ in blocks] == [0, *(stop for _, stop in blocks[:-1])] and blocks[-1][1] == N
-    sizes = [one[-1][1] - one[0][0] for one in cpu.image_ranges(128)]
-    assert sizes == [8] * 14 + [4] * 4                      # enough for 16 processors, and small ones last
+    for size, blocks in ((0, [8] * 14 + [4] * 4), (1 << 20, [8] * 14 + [4] * 4), (1 << 15, [16] * 6 + [8] * 4)):
+        assert [one[-1][1] - one[0][0] for one in cpu.image_ranges(128, size)] == blocks    # enough for 16 processors, and small ones last
 
 
 def test_scratch_is_not_shared_between_threads():

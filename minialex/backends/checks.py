@@ -109,12 +109,25 @@ def _interleaved(a, b) -> bool:
     return rest == 0 and max(a.shape[1], b.shape[1]) <= images and (images + max(a.shape[1], b.shape[1])) * a.strides[1] <= a.strides[0]
 
 
+def _owners_differ(a, b) -> bool:
+    """True if each array is, or is a view of, an array with memory of its own, and not the same one: what every op of every block asks,
+    answered ten times faster than by ranges."""
+    try:
+        own, other = a if a.base is None else a.base, b if b.base is None else b.base
+        return own is not other and own.flags.owndata and other.flags.owndata
+    except AttributeError:                          # arrays of the emulator, and what NumPy made of foreign memory
+        return False
+
+
 def separate(op: str, outputs: dict, inputs: dict, same_ok: bool = False) -> None:
     """No output overlaps an input or another output; `same_ok` lets an output be exactly an input."""
-    out = [(n, a, _range(a)) for n, a in outputs.items() if a is not None]
-    others = [(n, a, _range(a)) for n, a in inputs.items() if a is not None]
-    for i, (name, a, (low, high)) in enumerate(out):
-        for other, b, (lo, hi) in others + [(n, x, r) for n, x, r in out[:i]]:
+    out = [(n, a) for n, a in outputs.items() if a is not None]
+    others = [(n, a) for n, a in inputs.items() if a is not None]
+    for i, (name, a) in enumerate(out):
+        for other, b in others + out[:i]:
+            if _owners_differ(a, b):
+                continue
+            (low, high), (lo, hi) = _range(a), _range(b)
             if low < hi and lo < high:
                 same = same_ok and other in inputs and (lo, hi) == (low, high) and a.shape == b.shape
                 if not same and not (hasattr(a, "strides") and _interleaved(a, b)):

@@ -127,7 +127,7 @@ class Compiled:
         return self.memory.to_host(array)
 
     # ---------------------------------------------------------------- images in blocks: a device takes the whole batch at once
-    def image_ranges(self, N):
+    def image_ranges(self, N, size=0):
         if N < 1:
             raise ShapeError(f"image_ranges: a batch of {N} images; give at least one")
         return (((0, N),),)

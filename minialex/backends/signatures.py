@@ -55,7 +55,8 @@ y = flip(crop(image - mean)); mean_at="centre": y = flip(crop(image)) - centre(m
 Arrays.  empty(shape, dtype) is the only allocator.  from_host copies a NumPy array to a new backend array, or into `out`
 of the same shape; to_host gives a NumPy copy.  Slices of axis 0, slices of axis 1 (backends with several blocks), reshape.
 
-Images in blocks.  image_ranges(N) is a tuple of ranges, each a tuple of blocks (start, stop), a function of N alone;
+Images in blocks.  image_ranges(N, size) is a tuple of ranges, each a tuple of blocks (start, stop), a function of N and of
+the numbers of an image's largest activation alone;
 parallel(function, items) calls function(slot, item) for each, slot < workers() distinct among calls that run at
 once; sum_partials(partials, out) adds the rows of (ranges, size) in a fixed tree.  So no result depends on the
 number of workers.  set_workers(n) changes it.
@@ -73,7 +74,7 @@ OPS: dict[str, str] = {
     "from_host": "(array, out=None)",
     "to_host": "(array)",
     # images in blocks
-    "image_ranges": "(N)",
+    "image_ranges": "(N, size=0)",
     "parallel": "(function, items)",
     "workers": "()",
     "set_workers": "(n)",

@@ -254,11 +254,13 @@ def filters(form: Form, w: np.ndarray, out: np.ndarray) -> None:
     np.matmul(G, taps.reshape(G.shape[1], -1), out=out.reshape(form.points, -1))
 
 
-def outputs(form: Form, products: np.ndarray, n: int) -> np.ndarray:
-    """A^T M of all tiles: products (points, n*tiles, K) -> (n, *form.outputs, K), in scratch memory."""
-    K = products.shape[2]
+def outputs(form: Form, products: np.ndarray, n: int, into: np.ndarray | None) -> np.ndarray:
+    """A^T M of all tiles: products (points, n*tiles, K) -> (n, *form.outputs, K), in `into` if it has this shape in one run of memory, else
+    in scratch memory."""
     flat = _times(form.matrices(products.dtype).A, products.reshape(form.points, -1), "outputs")
-    y = scratch("images", (n, *form.outputs, K), products.dtype)
+    shape = (n, *form.outputs, products.shape[2])
+    fits = into is not None and into.shape == shape and into.flags.c_contiguous
+    y = into if fits else scratch("images", shape, products.dtype)
     to = form.placed(y)
     np.copyto(to, flat.view(to.dtype).reshape(to.shape))
     return y

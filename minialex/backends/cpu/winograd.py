@@ -57,10 +57,10 @@ def _pieces(n: int, f: Form, channels: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _multiplied(tiles: np.ndarray, factors: np.ndarray, n: int, f: Form) -> np.ndarray:
-    """The outputs of n images' tiles, (n, *f.outputs, K) in scratch memory."""
+def _multiplied(tiles: np.ndarray, factors: np.ndarray, n: int, into: np.ndarray | None, f: Form) -> np.ndarray:
+    """The outputs of n images' tiles, (n, *f.outputs, K): in `into` where that fits, else in scratch memory."""
     products = scratch("products", (f.points, tiles.shape[1], factors.shape[2]), tiles.dtype)
-    return outputs(f, np.matmul(tiles, factors, out=products), n)
+    return outputs(f, np.matmul(tiles, factors, out=products), n, into)
 
 
 def fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, d: ConvDims, f: Form, relu: bool) -> None:
@@ -74,7 +74,8 @@ def fprop(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, d: ConvDim
     for piece in _pieces(d.N, f, depth + todo[0][2].stop - todo[0][2].start):
         for gx, channels, maps, inputs in todo:
             tiles = f.inputs(x[gx, piece, ..., channels], d.before)
-            made = _multiplied(tiles, _factors(w[maps, :, :, inputs], f, False), len(x[gx, piece]), f)
+            whole = y[0, piece] if d.Gx == d.Gy == d.groups == 1 else None
+            made = _multiplied(tiles, _factors(w[maps, :, :, inputs], f, False), len(x[gx, piece]), whole, f)
             last = d.groups > 1 or gx == d.Gx - 1
             for g in range(maps.start // Ky, -(-maps.stop // Ky)):
                 first, stop = max(maps.start, g * Ky), min(maps.stop, g * Ky + Ky)
@@ -101,8 +102,11 @@ def dgrad(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, d: ConvDims, f: Form) -
                 source = (part.gy, part.outputs)
                 tiles = f.inputs(dy[part.gy, piece, ..., part.outputs], d.R - 1 - d.before)
             target = dx[part.gx, piece, ..., part.channels]
-            made = _multiplied(tiles, _factors(w[part.maps, :, :, part.inputs], f, True), len(target), f)[:, :d.H, :d.W]
-            np.add(target, made, out=target) if d.groups == 1 and part.gy else np.copyto(target, made)
+            further = d.groups == 1 and part.gy
+            made = _multiplied(tiles, _factors(w[part.maps, :, :, part.inputs], f, True), len(target), None if further else target, f)
+            if made is not target:
+                made = made[:, :d.H, :d.W]
+                np.add(target, made, out=target) if further else np.copyto(target, made)
 
 
 def wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, d: ConvDims, f: Form, add: bool) -> None:
@@ -122,8 +126,10 @@ def wgrad(x: np.ndarray, dy: np.ndarray, dw: np.ndarray, d: ConvDims, f: Form, a
 
 
 def _joined(dy: np.ndarray, readers: list[tuple[int, slice]], f: Form) -> np.ndarray:
-    """The named (column, maps) of dy (G, n, P, Q, K) side by side, as images of whole tiles in scratch memory."""
-    _, n, P, Q, _ = dy.shape
+    """The named (column, maps) of dy (G, n, P, Q, K) side by side, as images of whole tiles: themselves, or in scratch memory."""
+    _, n, P, Q, K = dy.shape
+    if f.outputs == (P, Q) and len(readers) == 1 and readers[0][1] == slice(0, K):
+        return dy[readers[0][0]]
     even, k = zeroed("even", n, (*f.outputs, sum(maps.stop - maps.start for _, maps in readers)), dy.dtype, (P, Q)), 0
     for g, maps in readers:
         width = maps.stop - maps.start

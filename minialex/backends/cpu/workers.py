@@ -27,7 +27,8 @@ from .. import checks
 
 RANGES = 16                 # partial gradients are kept for about so many ranges of images
 BLOCK = 8                   # images that one worker carries through the layers together,
-FEW = 32                    # half as many of a batch below so many
+FEW = 32                    # half as many of a batch below so many;
+SMALL = 1 << 16             # numbers of an image's largest activation: twice as many of those, or Python takes a fifth of the time
 REDUCE = 65536              # columns of partial sums that are added at a time
 
 
@@ -283,14 +284,15 @@ def parallel(function: Callable, items: Iterable) -> None:
 
 
 @lru_cache(maxsize=256)
-def image_ranges(N: int) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """N images as ranges of blocks (start, stop) of at most 8 images, 4 of small batches: a function of N alone.
+def image_ranges(N: int, size: int = 0) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """N images as ranges of blocks (start, stop) of at most 8 images, 4 of small batches, 16 of large ones of small images, whose largest
+    activation has `size` numbers (0: not known): a function of these two alone.
 
     About 16 ranges, the last two of them halved: who comes last to the pile waits for a small piece.
     """
     if N < 1:
         raise ShapeError(f"image_ranges: {N} images; at least one is needed")
-    most = BLOCK if N >= FEW else BLOCK // 2
+    most = BLOCK // 2 if N < FEW else 2 * BLOCK if 0 < size <= SMALL and N >= RANGES * BLOCK else BLOCK
     size = -(-N // (RANGES * most)) * most
     halved = max(0, -(-N // size) - 2) * size if 4 * size <= N else N
     starts = [*range(0, halved, size), *range(halved, N, size // 2)]

@@ -34,7 +34,7 @@ def to_host(array: np.ndarray) -> np.ndarray:
     return np.array(array, order="C")
 
 
-def image_ranges(N: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+def image_ranges(N: int, size: int = 0) -> tuple[tuple[tuple[int, int], ...], ...]:
     """One range of one block of all images."""
     if N < 1:
         raise ShapeError(f"image_ranges: a batch of {N} images; give at least one")
