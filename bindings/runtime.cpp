@@ -139,6 +139,7 @@ MINIALEX_BIND(runtime) {
         return rows;
       })
 #endif
+      .def("depth", [](const OwnGraph& own) { return runtime::graph_depth(own.graph); })     // launches of its longest chain
       .def("__len__", [](const OwnGraph& own) { return runtime::graph_size(own.graph); });
 }
 

@@ -30,11 +30,11 @@ def _place(device: str, name: str, number: int):
     return ops
 
 
-def network(layers: list[Layer], input: Shape, batch: int, places: list, *, overlap: bool = True, **options) -> Net | ColumnNet:
-    """A Net on one place, a ColumnNet on several.  Options are those both have: seed, fuse, arenas."""
+def network(layers: list[Layer], input: Shape, batch: int, places: list, **options) -> Net | ColumnNet:
+    """A Net on one place, a ColumnNet on several.  Options are those both have: seed, fuse, overlap, arenas."""
     if len(places) == 1:
         return Net(layers, input, batch, places[0], **options)
-    return ColumnNet(layers, input, batch, places, overlap=overlap, **options)
+    return ColumnNet(layers, input, batch, places, **options)
 
 
 def notes(net: Net | ColumnNet) -> list[str]:

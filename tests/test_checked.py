@@ -282,6 +282,15 @@ def test_a_missing_event_is_a_finding(library, module, what):
         passes(net, backward=True)
 
 
+@pytest.mark.parametrize("what", ["fork", "join"])
+def test_a_missing_event_of_a_branch_is_a_finding(library, module, what):
+    net = two_devices_net(module, library, dict(order="forward", streams="now"))
+    two_devices.train(net, 1)
+    two_devices.forget_branch(net, what)
+    with pytest.raises(DeviceError, match=r"race|not ordered|another stream"):
+        passes(net, backward=True)
+
+
 def test_a_source_overwritten_under_its_copy_is_a_finding(library, module):
     """Column 1 of a network that talks at the end only sends its sums and would begin the next pass, which makes them anew."""
     net = two_devices_net(module, library, dict(order="forward", streams="now"), both=())

@@ -61,6 +61,7 @@ void fill(void* pointer, int byte, size_t bytes, Stream stream);
 void capture_begin(Stream stream);
 Graph capture_end(Stream stream);
 size_t graph_size(Graph graph);                      // launches and copies in it
+size_t graph_depth(Graph graph);                     // and of these in its longest chain, each of which waits for the one before
 void graph_launch(Graph graph, Stream stream);
 void graph_destroy(Graph graph);
 }  // namespace runtime
