@@ -5,8 +5,8 @@
 
 Nobody but the update needs a weight's gradient, and the kernels of small layers leave part of a device idle in their last wave.  A branch
 has a workspace of its own; what it reads nobody overwrites before it has been joined: activations live until the next pass, and each
-gradient of an activation has memory of its own (memory.Gradients).  So two orders are all that is needed, and the bits are those of one
-stream.
+gradient of an activation has memory of its own (memory.Gradients).  Weights that it updates early (SGD.early) the chain has read: it is
+forked again before.  So two orders are all that is needed, and the bits are those of one stream.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Column:
         self.received: dict[int, list] = {}             # and from them
 
     def beside(self):
-        """The ops for gradients of weights, behind what the column was asked so far."""
+        """The ops for gradients of weights and what becomes of them, behind what the column was asked so far."""
         return self.ops if self.branch is None else self.branch.fork()
 
 
@@ -227,11 +227,11 @@ class ColumnNet:
         return float(self.ops.to_host(self._losses[:self._n]).astype(np.float64).mean())
 
     def bprop(self, done=None) -> None:
-        """As Net.bprop; `done(place, start, stop)` hears of each place's own flat gradients."""
+        """As Net.bprop; `done(place, start, stop, ops)` hears of each place's own flat gradients."""
         n = self._n
         for column in self.columns:
             column.gradients.taken = 0                              # each step writes the same gradients to the same places
-            column.branch = self.branches[column.index] if self.branches and done is None else None
+            column.branch = self.branches[column.index] if self.branches else None
         dy: list[Any] = [None] * len(self.places)
         dy[0] = self._dlogits()
         if not self._made:                                          # together with the loss, or it has been overwritten since
@@ -248,7 +248,7 @@ class ColumnNet:
                 for g, arena in enumerate(self.grads.arenas()):
                     start, stop = arena.range_of(self.layers[i].name)
                     if start < stop:
-                        done(g, start, stop)
+                        done(g, start, stop, self.columns[g].beside())
         for column in self.columns:
             if column.branch is not None:
                 column.branch.join()

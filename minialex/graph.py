@@ -87,8 +87,7 @@ class StepGraph:
         self._run("learn", self._learn)
 
     def _learn(self) -> None:
-        self.net.bprop()
-        self.sgd.update(self._segments, self._rates)
+        self.net.bprop(self.sgd.early(self._segments, self._rates))
 
     def _run(self, name: str, *parts: Callable[[], None]) -> None:
         def launch() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -224,13 +225,13 @@ class Net:
         """The mean loss of the last pass, when all that was asked for before is done."""
         return float(self.ops.to_host(self._losses[:self._n]).astype(np.float64).mean())
 
-    def bprop(self, done: Callable[[int, int, int], None] | None = None) -> None:
+    def bprop(self, done: Callable[[int, int, int, Any], None] | None = None) -> None:
         """Overwrites every gradient of `grads` with that of the mean loss of the last fprop.
 
-        `done(0, start, stop)` is called as soon as grads.arenas()[0].flat[start:stop] is final, the top layers' first; so nothing runs
-        beside another then.
+        `done(0, start, stop, ops)` is called as soon as grads.arenas()[0].flat[start:stop] is final for what `ops` are asked from then on,
+        and this pass reads the weights there no more; the top layers' first.
         """
-        self._branch = self.branches[0] if self.branches and done is None else None
+        self._branch = self.branches[0] if self.branches else None
         n, a, ops = self._n, self._activations.views(self._n), self.ops
         for buffers in self._slots:
             buffers.taken = 0
@@ -242,7 +243,7 @@ class Net:
             dy = self._bprop_layer(i, self._runs[i], a[i], a[i + 1], dy, self._whole, first=0, accumulate=False)
             start, stop = self.grads.range_of(self.layers[i].name)
             if done is not None and start < stop:
-                done(0, start, stop)
+                done(0, start, stop, ops if self._branch is None else self._branch.fork())
         top = dy
         ranges = ops.image_ranges(n)
         runs = self._range_runs if len(ranges) > 1 else [self._runs[:self._split]]
@@ -260,10 +261,10 @@ class Net:
             ops.parallel(lower, list(enumerate(ranges)))
             if len(ranges) > 1:
                 ops.sum_partials(self._partials[:len(ranges)], self.grads.flat[:self._lower_size])
-            if done is not None and self._lower_size:
-                done(0, 0, self._lower_size)
         if self._branch is not None:
             self._branch.join()
+        if done is not None and self._lower_size:
+            done(0, 0, self._lower_size, ops)
 
     def _bprop_layer(self, i: int, run: Run, x, y, dy, buffers: Gradients, *, first: int, accumulate: bool):
         layer = self.layers[i]

@@ -37,7 +37,7 @@ def step(name: str, batch: int, precision: str = "float32") -> StepGraph:
 
 def launches(graph: StepGraph) -> dict[str, list[str]]:
     """Part of the step -> each of its launches."""
-    parts = {"fprop": graph.net.forward, "bprop": graph.net.bprop, "update": lambda: graph.sgd.update(graph._segments, graph._rates)}
+    parts = {"fprop": graph.net.forward, "bprop and update": graph._learn}
     return {part: [name for name, _ in graph.capture(launch).kernels()] for part, launch in parts.items()}
 
 

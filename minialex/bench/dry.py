@@ -151,7 +151,7 @@ class _Named:
 
 
 def step(name: str, batch: int, precision: str = "float32", *, fuse: bool = True) -> tuple[Called, ...]:
-    """The calls of one training step of a recipe, in order: fprop, bprop, update.  A precision that the kernels lack yet is called as
+    """The calls of one training step of a recipe, in order: fprop, bprop, updates.  A precision that the kernels lack yet is called as
     float32."""
     return tuple(one for one in asked(name, batch, precision, fuse=fuse) if isinstance(one, Called))
 
@@ -169,7 +169,5 @@ def asked(name: str, batch: int, precision: str = "float32", *, fuse: bool = Tru
     net.layers = [_Named(layer, counter) for layer in net.layers]           # type: ignore[misc]
     net.loss_layer = _Named(net.loss_layer, counter)
     net.fprop(np.zeros(batch, np.int32), training=True)
-    net.bprop()
-    counter.doing = "update"
-    sgd.step(recipe.rate)
+    net.bprop(sgd.early(sgd.segments(recipe.rate)))
     return tuple(counter.asked)
