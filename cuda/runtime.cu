@@ -106,9 +106,11 @@ void* allocate_pinned(size_t bytes) {
 }
 void release_pinned(void* pointer) { CUDA_CHECK(cudaFreeHost(pointer)); }
 
-Stream stream_create() {
+Stream stream_create(bool ahead) {
   Stream stream = nullptr;
-  CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  int last = 0, first = 0;
+  CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&last, &first));
+  CUDA_CHECK(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, ahead ? first : last));
   return stream;
 }
 void stream_destroy(Stream stream) { CUDA_CHECK(cudaStreamDestroy(stream)); }
@@ -144,7 +146,8 @@ void capture_begin(Stream stream) { CUDA_CHECK(cudaStreamBeginCapture(stream, cu
 Graph capture_end(Stream stream) {
   GraphState state;
   CUDA_CHECK(cudaStreamEndCapture(stream, &state.graph));
-  const cudaError_t status = cudaGraphInstantiate(&state.ready, state.graph, 0);
+  // Kernels have the priorities of the streams they were captured from, not that of the stream which launches them all.
+  const cudaError_t status = cudaGraphInstantiate(&state.ready, state.graph, cudaGraphInstantiateFlagUseNodePriority);
   if (status != cudaSuccess) (void)cudaGraphDestroy(state.graph);
   CUDA_CHECK(status);
   return new GraphState(state);

@@ -7,6 +7,8 @@ Nobody but the update needs a weight's gradient, and the kernels of small layers
 has a workspace of its own; what it reads nobody overwrites before it has been joined: activations live until the next pass, and each
 gradient of an activation has memory of its own (memory.Gradients).  Weights that it updates early (SGD.early) the chain has read: it is
 forked again before.  So two orders are all that is needed, and the bits are those of one stream.
+
+In a graph, and in columns, the chain's kernels go before the branch's where both could run (runtime::stream_create, `ahead`).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def _place(device: str, name: str, number: int):
         ops = backends.load(name).kernels.on(number)
     except MiniAlexError as error:
         raise MiniAlexError(f"--device {device}: {error}; `minialex doctor` lists the devices") from error
-    ops.memory.own_stream()
+    ops.memory.own_stream(ahead=True)
     return ops
 
 

@@ -70,7 +70,7 @@ class Nowhere:
     def stream(self) -> int:
         return self.number
 
-    def own_stream(self) -> None: ...
+    def own_stream(self, ahead: bool = False) -> None: ...
 
     def address(self, array: Ghost) -> int:
         return array.address

@@ -42,7 +42,8 @@ void release(void* pointer);
 void* allocate_pinned(size_t bytes);
 void release_pinned(void* pointer);
 
-Stream stream_create();                              // on the current device; never the default stream
+// On the current device; never the default stream.  `ahead`: its kernels get multiprocessors before those of streams that are not.
+Stream stream_create(bool ahead = false);
 void stream_destroy(Stream stream);
 void stream_synchronize(Stream stream);
 void device_synchronize();
