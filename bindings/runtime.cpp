@@ -14,7 +14,7 @@ Event event(uintptr_t value) { return reinterpret_cast<Event>(value); }
 template <class T> uintptr_t number(T pointer) { return reinterpret_cast<uintptr_t>(pointer); }
 
 struct OwnStream {
-  Stream stream = runtime::stream_create();
+  Stream stream = runtime::stream_create(true);          // what is captured is the chain that others run beside
   ~OwnStream() {
     try {
       runtime::stream_destroy(stream);
@@ -139,6 +139,7 @@ MINIALEX_BIND(runtime) {
         return rows;
       })
 #endif
+      .def("depth", [](const OwnGraph& own) { return runtime::graph_depth(own.graph); })     // launches of its longest chain
       .def("__len__", [](const OwnGraph& own) { return runtime::graph_size(own.graph); });
 }
 

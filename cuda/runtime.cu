@@ -1,6 +1,9 @@
 // runtime.h on a real GPU: each call forwarded to CUDA's runtime, its failures as exceptions with CUDA's own words.
 #include <minialex/kernel.h>
 #if !defined(MINIALEX_EMULATED)
+#include <algorithm>
+#include <map>
+#include <vector>
 
 namespace minialex {
 
@@ -103,9 +106,11 @@ void* allocate_pinned(size_t bytes) {
 }
 void release_pinned(void* pointer) { CUDA_CHECK(cudaFreeHost(pointer)); }
 
-Stream stream_create() {
+Stream stream_create(bool ahead) {
   Stream stream = nullptr;
-  CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  int last = 0, first = 0;
+  CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&last, &first));
+  CUDA_CHECK(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, ahead ? first : last));
   return stream;
 }
 void stream_destroy(Stream stream) { CUDA_CHECK(cudaStreamDestroy(stream)); }
@@ -141,7 +146,8 @@ void capture_begin(Stream stream) { CUDA_CHECK(cudaStreamBeginCapture(stream, cu
 Graph capture_end(Stream stream) {
   GraphState state;
   CUDA_CHECK(cudaStreamEndCapture(stream, &state.graph));
-  const cudaError_t status = cudaGraphInstantiate(&state.ready, state.graph, 0);
+  // Kernels have the priorities of the streams they were captured from, not that of the stream which launches them all.
+  const cudaError_t status = cudaGraphInstantiate(&state.ready, state.graph, cudaGraphInstantiateFlagUseNodePriority);
   if (status != cudaSuccess) (void)cudaGraphDestroy(state.graph);
   CUDA_CHECK(status);
   return new GraphState(state);
@@ -150,6 +156,31 @@ size_t graph_size(Graph graph) {
   size_t nodes = 0;
   CUDA_CHECK(cudaGraphGetNodes(graph->graph, nullptr, &nodes));
   return nodes;
+}
+size_t graph_depth(Graph graph) {
+  const auto edges_of = [&](cudaGraphNode_t* from, cudaGraphNode_t* to, size_t* count) {
+#if CUDART_VERSION >= 13000
+    return cudaGraphGetEdges(graph->graph, from, to, nullptr, count);
+#else
+    return cudaGraphGetEdges(graph->graph, from, to, count);
+#endif
+  };
+  size_t count = 0, deepest = graph_size(graph) ? 1 : 0;
+  CUDA_CHECK(edges_of(nullptr, nullptr, &count));
+  std::vector<cudaGraphNode_t> from(count), to(count);
+  if (count) CUDA_CHECK(edges_of(from.data(), to.data(), &count));
+  std::map<cudaGraphNode_t, size_t> depth;              // 0 stands for 1: a node that waits for none
+  for (bool grows = true; grows;) {                     // edges come in no particular order
+    grows = false;
+    for (size_t i = 0; i < count; ++i) {
+      const size_t behind = std::max<size_t>(depth[from[i]], 1) + 1;
+      if (behind <= depth[to[i]]) continue;
+      depth[to[i]] = behind;
+      deepest = std::max(deepest, behind);
+      grows = true;
+    }
+  }
+  return deepest;
 }
 void graph_launch(Graph graph, Stream stream) { CUDA_CHECK(cudaGraphLaunch(graph->ready, stream)); }
 void graph_destroy(Graph graph) {

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from .branch import Branch
 from .columns import check_columns, device_bytes, held
 from .exchange import Exchange
-from .fuse import fuse as fuse_layers
-from .fuse import in_cells
+from .fuse import fuse_apart, in_cells
 from .layers import Layer, Run, SoftmaxLoss
-from .memory import Arena, Block, Buffers, PingPong, ShardedArena, initial
+from .memory import Arena, Block, Buffers, Gradients, ShardedArena, in_turn, initial
 from .net import check_labels, shared_memory, show
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
 
@@ -32,6 +32,7 @@ class Column:
 
     def __init__(self, ops, index: int):
         self.ops, self.index = ops, index
+        self.branch: Branch | None = None               # of the pass that runs, for gradients of weights
         self.layers: list[Layer] = []                   # of one column
         self.shapes: list[Shape] = []                   # as Net's, of one column
         self.runs: list[Run] = []
@@ -40,11 +41,16 @@ class Column:
         self.sent: dict[int, list] = {}                 # joint layer -> gradients for the others
         self.received: dict[int, list] = {}             # and from them
 
+    def beside(self):
+        """The ops for gradients of weights and what becomes of them, behind what the column was asked so far."""
+        return self.ops if self.branch is None else self.branch.fork()
+
 
 class ColumnNet:
     """`layers` in as many columns as there are `places` (ops of one device each), ending in a SoftmaxLoss.  The face of a Net.
 
-    overlap=False lets each exchange end before the next product begins: the same bits.  float32, as all kernels.
+    overlap=False lets each exchange end before the next product begins, and nothing run beside another on a device (branch.py): the
+    same bits.  float32, as all kernels.
     Raises ShapeError for a network that does not lie in this many columns from its first layer on.
     """
 
@@ -59,7 +65,7 @@ class ColumnNet:
         self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
         rules = self.ops.fused() if fuse else ()
         self.picture = input
-        body, input = in_cells(_fused(layers[:-1], shapes, rules), input, rules)
+        body, input = in_cells(fuse_apart(layers[:-1], shapes, rules), input, rules)
         self.layers, self.loss_layer = body, layers[-1]
         self.shapes = [input]
         for layer in body:
@@ -73,6 +79,7 @@ class ColumnNet:
         specs = {(layer.name, spec.name): spec for layer, x in zip(body, self.shapes, strict=False) for spec in layer.params(x)}
         local = [self._declare(column) for column in self.columns]
         self._shares = shared_memory(body)
+        self._overlap = overlap
         self._check_room(arenas)
         self.exchange = Exchange(places, overlap=overlap)
         self._take_parameters(specs, local)
@@ -81,6 +88,7 @@ class ColumnNet:
         self.probabilities = self.ops.empty((batch, self.classes), self.dtype)
         self._losses = self.ops.empty((batch,), self.dtype)
         self.labels = self.ops.empty((batch,), "int32")            # of the last pass
+        self.branches = [Branch(ops) for ops in places] if overlap else []
 
     # ---------------------------------------------------------------- planning
     def _count(self, g: int) -> int:
@@ -117,7 +125,9 @@ class ColumnNet:
         others = [h for h in range(len(self.places)) if h != g]
         params, grads = self.params.arenas()[g], self.grads.arenas()[g]
         column.activations = Buffers(ops, column.shapes, self._shares[:len(column.shapes)], batch, self.dtype)
-        column.gradients = PingPong(ops, batch * max(shape.size for shape in column.shapes[1:]), self.dtype)
+        sizes = [batch * shape.size for layer, shape in zip(column.layers[1:], column.shapes[1:], strict=False) if not layer.in_place]
+        sizes += [batch * column.shapes[-1].size] if g == 0 else []             # the logits', taken first
+        column.gradients = Gradients(ops, sizes[::-1] if self._overlap else in_turn(sizes), self.dtype)
         column.spare = ops.empty((max(shape.C for shape in column.shapes),), self.dtype)        # a bias gradient that is known already
 
         def arrays(shape: Shape, which) -> list:
@@ -209,7 +219,7 @@ class ColumnNet:
     def _dlogits(self):
         """As Net._dlogits."""
         top = self.columns[0]
-        top.gradients.turn = 0
+        top.gradients.taken = 0
         return top.gradients.next(top.shapes[-1].array(self._n))
 
     def loss(self) -> float:
@@ -217,10 +227,11 @@ class ColumnNet:
         return float(self.ops.to_host(self._losses[:self._n]).astype(np.float64).mean())
 
     def bprop(self, done=None) -> None:
-        """As Net.bprop; `done(place, start, stop)` hears of each place's own flat gradients."""
+        """As Net.bprop; `done(place, start, stop, ops)` hears of each place's own flat gradients."""
         n = self._n
         for column in self.columns:
-            column.gradients.turn = 0                               # each step writes the same gradients to the same places
+            column.gradients.taken = 0                              # each step writes the same gradients to the same places
+            column.branch = self.branches[column.index] if self.branches else None
         dy: list[Any] = [None] * len(self.places)
         dy[0] = self._dlogits()
         if not self._made:                                          # together with the loss, or it has been overwritten since
@@ -237,7 +248,10 @@ class ColumnNet:
                 for g, arena in enumerate(self.grads.arenas()):
                     start, stop = arena.range_of(self.layers[i].name)
                     if start < stop:
-                        done(g, start, stop)
+                        done(g, start, stop, self.columns[g].beside())
+        for column in self.columns:
+            if column.branch is not None:
+                column.branch.join()
 
     def _running(self, i: int) -> list[Column]:
         return self.columns if i <= self._last else self.columns[:1]
@@ -245,7 +259,7 @@ class ColumnNet:
     def _bprop_own(self, column: Column, i: int, dy):
         layer, a = column.layers[i], column.activations.views(self._n)
         dx = None if i == 0 else dy if layer.in_place else column.gradients.next(a[i].shape)
-        layer.bprop(column.ops, a[i], a[i + 1], dy, dx, column.runs[i])
+        layer.bprop(column.ops, a[i], a[i + 1], dy, dx, replace(column.runs[i], branch=column.branch))
         return dx
 
     def _of(self, array, shape: Shape):
@@ -291,12 +305,12 @@ class ColumnNet:
                              for source, target in self._pairs()])
         dx: list[Any] = []
         for column in self.columns:
-            g = column.index
+            g, beside = column.index, column.beside()
             x = column.activations.views(n)[i]
             for h in range(len(self.places)):
                 read = x if h == g else self._of(column.others[i][h], column.shapes[i])
                 grads = {"w": column.runs[i].grads[f"w{h}"], "b": column.runs[i].grads["b"] if h == g else self._spare(column, i)}
-                column.layers[i].wgrad(column.ops, read, dy[g], replace(column.runs[i], grads=grads))
+                column.layers[i].wgrad(beside, read, dy[g], replace(column.runs[i], grads=grads))
             dx.append(column.gradients.next(x.shape))
             self._gradient(column, i, g, dy[g], dx[g])
         for source, target in self._pairs():
@@ -343,7 +357,7 @@ class ColumnNet:
             run, x = column.runs[i], column.activations.views(n)[i]
             grads = {"w": run.grads["w"], "b": run.grads["b"] if column is root else self._spare(column, i)}
             run = replace(run, grads=grads)
-            column.layers[i].wgrad(column.ops, x, received[column.index], run)
+            column.layers[i].wgrad(column.beside(), x, received[column.index], run)
             dx.append(column.gradients.next(x.shape))
             column.layers[i].dgrad(column.ops, received[column.index], dx[column.index], run)
         return dx
@@ -377,15 +391,3 @@ def _sum(column: Column, parts: list, own: int, b) -> None:
         out = parts[own] if c >= own else parts[0]
         column.ops.joint_sum(total, parts[c], b if c == len(parts) - 1 else None, out)
         total = out
-
-
-def _fused(body: list[Layer], shapes: list[Shape], rules) -> list[Layer]:
-    """Fused between the joint layers: these end in a sum, behind which nothing is fused."""
-    result, run = [], []
-    for layer, x in zip(body, shapes, strict=False):
-        if layer.joint(x):
-            result += [*fuse_layers(run, rules), layer]
-            run = []
-        else:
-            run.append(layer)
-    return result + fuse_layers(run, rules)

@@ -177,8 +177,8 @@ def check_columns(layers: Sequence[Layer], input: Shape, places: int) -> tuple[l
 def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int, arenas: int = 3) -> int:
     """Memory of one column's device for training steps of `batch` images in float32, from the shapes alone.
 
-    Parameters (`arenas` times: with gradient and momentum), activations, two of the largest as gradients, what an exchange brings and
-    takes, two inputs and as many batches of records, and one more of the largest as the kernels' workspace.
+    Parameters (`arenas` times: with gradient and momentum), activations and a gradient of each, what an exchange brings and takes, two
+    inputs and as many batches of records, and one more of the largest as the kernels' workspaces.
     """
     x, reads, weights, image, largest = input, "", 0, 3 * input.features, 0
     for layer in layers:
@@ -190,9 +190,9 @@ def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int,
         if layer.joint(x):
             image += 2 * y.features if y.columns == 1 else (x.columns - 1) * (3 * x.features + y.features)
         if not (layer.in_place and "y" not in reads) and (y.columns > 1 or column == 0):
-            image += y.features
+            image += 2 * y.features
         largest, x, reads = max(largest, y.features), y, layer.bprop_reads
-    return FLOAT * (arenas * weights + batch * (image + 3 * largest))
+    return FLOAT * (arenas * weights + batch * (image + largest))
 
 
 def plan(layers: Sequence[Layer], input: Shape, batch: int, devices: Sequence[str] = ()) -> str:

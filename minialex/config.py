@@ -34,7 +34,7 @@ class Config:
     store: str | None = None
     limit_batches: int | None = None
     fuse: bool = True
-    overlap: bool = True                    # of copies between devices with computing
+    overlap: bool = True                    # of copies between devices and gradients of weights with what is computed beside
     init: str | None = None                 # the checkpoint or run that first weights were taken from,
     init_skip: str | None = None            # but for these layers,
     taken: dict | None = None               # and what was taken: its layers, and a digest of its numbers (initial.py)

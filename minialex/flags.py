@@ -158,7 +158,8 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
                        help="one op per layer, slower; the same bits but on a device, where conv1 adds in another order "
                             "(default: fused)")
     group.add_argument("--no-overlap", dest="overlap", action="store_const", const=False,
-                       help="on several devices let each copy end before the next product begins; the same bits (default: overlapped)")
+                       help="on a device let nothing run beside another: copies between devices, gradients of weights; the same bits "
+                            "(default: overlapped)")
 
     group = parser.add_argument_group("run")
     group.add_argument("--output-dir", type=path, metavar="DIR",

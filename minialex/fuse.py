@@ -62,6 +62,19 @@ def fuse(layers: list[Layer], fused: Iterable[str]) -> list[Layer]:
     return result
 
 
+def fuse_apart(layers: list[Layer], shapes: list[Shape], fused: Iterable[str]) -> list[Layer]:
+    """As `fuse` for columns on devices of their own: between the joint layers, since these end in a sum, behind which nothing is fused.
+    `shapes`: what each layer reads."""
+    result, run = [], []
+    for layer, x in zip(layers, shapes, strict=False):
+        if layer.joint(x):
+            result += [*fuse(run, fused), layer]
+            run = []
+        else:
+            run.append(layer)
+    return result + fuse(run, fused)
+
+
 def in_cells(layers: list[Layer], input: Shape, fused: Iterable[str]) -> tuple[list[Layer], Shape]:
     """The network that `fuse` made and the shape of its input as arrays have it: in cells where the rule is named in `fused` and the first
     layer is a convolution that it fits."""

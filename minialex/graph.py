@@ -87,8 +87,7 @@ class StepGraph:
         self._run("learn", self._learn)
 
     def _learn(self) -> None:
-        self.net.bprop()
-        self.sgd.update(self._segments, self._rates)
+        self.net.bprop(self.sgd.early(self._segments, self._rates))
 
     def _run(self, name: str, *parts: Callable[[], None]) -> None:
         def launch() -> None:
@@ -136,7 +135,7 @@ class StepGraph:
             self._extension.stream_wait(stream, event)
 
     def _workspaces(self) -> list[int]:
-        return [place.memory.workspace(1) for place in self._places]
+        return [ops.memory.workspace(1) for ops in (*self._places, *(branch.ops for branch in self.net.branches))]
 
     def _begin(self, labels: np.ndarray, step: int, first: int, total: int | None) -> None:
         self._images = (len(labels), first, total)

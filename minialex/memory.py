@@ -184,13 +184,23 @@ class Buffers:
         return self._views[n, turn]
 
 
-class PingPong:
-    """Two flat buffers for the gradients of activations: each layer reads one and writes the other."""
+class Gradients:
+    """Flat buffers of these sizes for the gradients of activations, taken in turn: each layer reads one and writes the next.
 
-    def __init__(self, ops, size: int, dtype: str):
-        self.flats = (ops.empty((size,), dtype), ops.empty((size,), dtype))
-        self.turn = 0
+    With as many as there are gradients each has its own, as it must where weights' gradients are made beside the layers below and still
+    read theirs (branch.py).  Two of the largest are enough where a layer is done before the next one begins (`in_turn`).
+    """
+
+    def __init__(self, ops, sizes: list[int], dtype: str):
+        self.flats = [ops.empty((size,), dtype) for size in sizes]
+        self.taken = 0                                      # in this pass
 
     def next(self, shape: tuple[int, ...]):
-        self.turn ^= 1
-        return self.flats[self.turn][:math.prod(shape)].reshape(shape)
+        flat = self.flats[self.taken % len(self.flats)]
+        self.taken += 1
+        return flat[:math.prod(shape)].reshape(shape)
+
+
+def in_turn(sizes: list[int]) -> list[int]:
+    """Sizes of the two buffers that gradients of these sizes need where each is read before the next but one is written."""
+    return [max(sizes, default=0)] * 2

@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from .branch import Branch
 from .fuse import fuse as fuse_layers
 from .fuse import in_cells
 from .layers import Layer, Run, SoftmaxLoss
-from .memory import ALIGN, Arena, Buffers, PingPong, host_room, initial
+from .memory import ALIGN, Arena, Buffers, Gradients, host_room, in_turn, initial
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
 
 
@@ -54,11 +56,12 @@ class Net:
 
     `net.input(n)` is the array to fill before `fprop`: (1, n, H, W, C), or cells of that where the first layer reads cells
     (layers/cells.py), which `augment_fprop` writes as well; `show` fills it with pictures of the host.  `arenas`: how many arrays of all
-    parameters the device must have room for, 3 with SGD's velocity.
+    parameters the device must have room for, 3 with SGD's velocity.  overlap=False: a device makes no gradients of weights beside the
+    layers below (branch.py); the same bits.
     """
 
     def __init__(self, layers: list[Layer], input: Shape, batch: int, ops, *, seed: int = 0, dtype: str = "float32", fuse: bool = True,
-                 arenas: int = 3):
+                 overlap: bool = True, arenas: int = 3):
         if not layers or not isinstance(layers[-1], SoftmaxLoss):
             raise ShapeError("a net ends in a SoftmaxLoss layer: append SoftmaxLoss('loss')")
         self.ops, self.places, self.batch, self.dtype, self.seed = ops, [ops], batch, dtype, seed
@@ -80,6 +83,12 @@ class Net:
         specs = {(layer.name, spec.name): spec for layer, x in zip(body, self.shapes, strict=False) for spec in layer.params(x)}
         self._shares = shared_memory(body)
         self._split = next((i for i, layer in enumerate(body) if not layer.per_image), len(body))
+        written = [0 if i == 0 or layer.in_place else x.size for i, (layer, x) in enumerate(zip(body, self.shapes, strict=False))]
+        self._sizes = [[size for size in reversed(part) if size] for part in (written[self._split:], written[:self._split])]
+        self._sizes[0].insert(0, self.shapes[-1].size)      # gradients of an image: from the logits to the first linear layer, and below
+        beside = overlap and hasattr(ops, "kernels")
+        if not beside:
+            self._sizes = [in_turn(sizes) for sizes in self._sizes]
         filters = [spec.size for layer, x in zip(body[:self._split], self.shapes, strict=False) for spec in layer.params(x)]
         self._fixed = arenas * sum(spec.size + ALIGN for spec in specs.values()) + max(filters, default=0)     # numbers, of any batch
         self._fixed += sum(math.prod(shape) for layer, x in zip(body, self.shapes, strict=False) for shape in layer.scratch(x).values())
@@ -94,17 +103,18 @@ class Net:
         self.probabilities = ops.empty((batch, self.classes), dtype)
         self._losses = ops.empty((batch,), dtype)
         self.labels = ops.empty((batch,), "int32")            # of the last pass
+        self.branches = [Branch(ops.kernels)] if beside else []
         self._plan_gradients()
 
     # ---------------------------------------------------------------- planning
     def bytes(self, batch: int) -> int:
-        """Memory for steps of `batch` images, from the shapes alone: parameters, activations, two gradients below the first linear
-        layer and two from there on, two batches of records, a second input, and a workspace of the kernels (the largest output and
-        filters).  On the host, where blocks of images share gradients, only the least it takes: parameters and activations."""
-        sizes, split = [shape.size for shape in self.shapes], self._split
-        held = sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
-        gradients = 2 * max(sizes[split:]) + 2 * max(sizes[1:split + 1], default=0)
-        image = held + (gradients + 2 * sizes[0] + max(sizes[1:], default=0) + self.classes + 2 if hasattr(self.ops, "kernels") else 0)
+        """Memory for steps of `batch` images, from the shapes alone: parameters, activations, their gradients, two batches of records, a
+        second input, and workspaces of the kernels (the largest output and filters).  On the host, where blocks of images share
+        gradients, only the least it takes: parameters and activations."""
+        sizes = [shape.size for shape in self.shapes]
+        image = sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
+        if hasattr(self.ops, "kernels"):
+            image += sum(map(sum, self._sizes)) + 2 * sizes[0] + max(sizes[1:], default=0) + self.classes + 2
         return (self._fixed + batch * image) * np.dtype(self.dtype).itemsize
 
     def _check_room(self) -> None:
@@ -122,13 +132,13 @@ class Net:
                                     f"{free:,} are free; {advice}")
 
     def _plan_gradients(self) -> None:
-        ops, sizes = self.ops, [shape.size for shape in self.shapes]
-        self._largest = max(sizes[1:self._split + 1], default=0)
+        ops = self.ops
+        self._largest = max((shape.size for shape in self.shapes[1:self._split + 1]), default=0)
         every = [ops.image_ranges(n, self._largest) for n in range(1, self.batch + 1)]     # fewer images may have more ranges: 60 than 100
         most = max(map(len, every))
         self._block = max(stop - start for ranges in every for blocks in ranges for start, stop in blocks)
-        self._whole = PingPong(ops, max(sizes[self._split:]) * self.batch, self.dtype)
-        self._slots = [PingPong(ops, self._largest * self._block, self.dtype) for _ in range(ops.workers())]
+        self._whole = Gradients(ops, [size * self.batch for size in self._sizes[0]], self.dtype)
+        self._slots = [Gradients(ops, [size * self._block for size in self._sizes[1]], self.dtype) for _ in range(ops.workers())]
 
         lower = {layer.name for layer in self.layers[:self._split]}
         ends = (self.params.offsets[key] + spec.size for key, spec in self.params.specs.items() if key[0] in lower)
@@ -209,21 +219,23 @@ class Net:
 
     def _dlogits(self):
         """The first of the gradients: each step writes the same ones to the same places."""
-        self._whole.turn = 0
+        self._whole.taken = 0
         return self._whole.next(self.shapes[-1].array(self._n))
 
     def loss(self) -> float:
         """The mean loss of the last pass, when all that was asked for before is done."""
         return float(self.ops.to_host(self._losses[:self._n]).astype(np.float64).mean())
 
-    def bprop(self, done: Callable[[int, int, int], None] | None = None) -> None:
+    def bprop(self, done: Callable[[int, int, int, Any], None] | None = None) -> None:
         """Overwrites every gradient of `grads` with that of the mean loss of the last fprop.
 
-        `done(0, start, stop)` is called as soon as grads.arenas()[0].flat[start:stop] is final, the top layers' first.
+        `done(0, start, stop, ops)` is called as soon as grads.arenas()[0].flat[start:stop] is final for what `ops` are asked from then on,
+        and this pass reads the weights there no more; the top layers' first.
         """
+        self._branch = self.branches[0] if self.branches else None
         n, a, ops = self._n, self._activations.views(self._n), self.ops
         for buffers in self._slots:
-            buffers.turn = 0
+            buffers.taken = 0
         dy = self._dlogits()
         if not self._made:                                  # together with the loss, or it has been overwritten since
             self.loss_layer.dlogits(ops, self.probabilities[:n], self.labels[:n], dy, scale=1.0 / self._total)
@@ -232,7 +244,7 @@ class Net:
             dy = self._bprop_layer(i, self._runs[i], a[i], a[i + 1], dy, self._whole, first=0, accumulate=False)
             start, stop = self.grads.range_of(self.layers[i].name)
             if done is not None and start < stop:
-                done(0, start, stop)
+                done(0, start, stop, ops if self._branch is None else self._branch.fork())
         top = dy
         ranges = ops.image_ranges(n, self._largest)
         runs = self._range_runs if len(ranges) > 1 else [self._runs[:self._split]]
@@ -250,13 +262,16 @@ class Net:
             ops.parallel(lower, list(enumerate(ranges)))
             if len(ranges) > 1:
                 ops.sum_partials(self._partials[:len(ranges)], self.grads.flat[:self._lower_size])
-            if done is not None and self._lower_size:
-                done(0, 0, self._lower_size)
+        if self._branch is not None:
+            self._branch.join()
+        if done is not None and self._lower_size:
+            done(0, 0, self._lower_size, ops)
 
-    def _bprop_layer(self, i: int, run: Run, x, y, dy, buffers: PingPong, *, first: int, accumulate: bool):
+    def _bprop_layer(self, i: int, run: Run, x, y, dy, buffers: Gradients, *, first: int, accumulate: bool):
         layer = self.layers[i]
         dx = None if i == 0 else dy if layer.in_place else buffers.next(x.shape)
-        layer.bprop(self.ops, x, y, dy, dx, replace(run, first=self._first + first, accumulate=accumulate, **self._pass))
+        run = replace(run, first=self._first + first, accumulate=accumulate, branch=self._branch, **self._pass)
+        layer.bprop(self.ops, x, y, dy, dx, run)
         return dx
 
     # ---------------------------------------------------------------- looking inside

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from .column_net import ColumnNet
 from .memory import Arena, ShardedArena
 from .net import Net
@@ -47,6 +50,24 @@ class SGD:
         arenas = [each.arenas() for each in (self.net.params, self.velocity, self.net.grads)]
         for i, (w, v, dw, rows) in enumerate(zip(*arenas, segments, strict=True)):
             w.ops.sgd_update(w.flat, v.flat, dw.flat, segments=rows, momentum=self.momentum, **({"rates": rates[i]} if rates else {}))
+
+    def early(self, segments: list[tuple], rates: list | None = None) -> Callable[[int, int, int, Any], None]:
+        """`update` as what bprop is told to call when gradients are final: the top layers' weights once half of a place's numbers are
+        among them, while the gradients below are made, and the others in the end.  Two updates have the bits of one."""
+        arenas = [each.arenas() for each in (self.net.params, self.velocity, self.net.grads)]
+        waiting: dict[int, int] = {}                        # place -> where the final gradients end that no update has taken
+
+        def done(place: int, start: int, stop: int, ops: Any) -> None:
+            stop = waiting.setdefault(place, stop)
+            if start > 0 and 2 * (stop - start) < arenas[0][place].size:
+                return
+            del waiting[place]
+            rows = [i for i, (first, *_) in enumerate(segments[place]) if start <= first < stop]
+            here = tuple((first - start, last - start, *rest) for first, last, *rest in segments[place][rows[0]:rows[-1] + 1])
+            w, v, dw = (each[place].flat[start:stop] for each in arenas)
+            of_device = {"rates": rates[place][rows[0]:rows[-1] + 1]} if rates else {}
+            ops.sgd_update(w, v, dw, segments=here, momentum=self.momentum, **of_device)
+        return done
 
 
 class Schedule:

@@ -26,15 +26,15 @@ def _place(device: str, name: str, number: int):
         ops = backends.load(name).kernels.on(number)
     except MiniAlexError as error:
         raise MiniAlexError(f"--device {device}: {error}; `minialex doctor` lists the devices") from error
-    ops.memory.own_stream()
+    ops.memory.own_stream(ahead=True)
     return ops
 
 
-def network(layers: list[Layer], input: Shape, batch: int, places: list, *, overlap: bool = True, **options) -> Net | ColumnNet:
-    """A Net on one place, a ColumnNet on several.  Options are those both have: seed, fuse, arenas."""
+def network(layers: list[Layer], input: Shape, batch: int, places: list, **options) -> Net | ColumnNet:
+    """A Net on one place, a ColumnNet on several.  Options are those both have: seed, fuse, overlap, arenas."""
     if len(places) == 1:
         return Net(layers, input, batch, places[0], **options)
-    return ColumnNet(layers, input, batch, places, overlap=overlap, **options)
+    return ColumnNet(layers, input, batch, places, **options)
 
 
 def notes(net: Net | ColumnNet) -> list[str]:

@@ -28,7 +28,8 @@ def step(name: str, batch: int, precision: str = "float32") -> StepGraph:
     finally:
         net.initial = initial
     ops.set_precision(precision)
-    ops.memory.workspace(WORKSPACE)
+    for each in (ops, *(branch.ops for branch in made.branches)):
+        each.memory.workspace(WORKSPACE)
     graph = StepGraph(made, SGD(made))
     graph._begin(np.zeros(batch, np.int32), 0, 0, None)
     return graph
@@ -36,8 +37,13 @@ def step(name: str, batch: int, precision: str = "float32") -> StepGraph:
 
 def launches(graph: StepGraph) -> dict[str, list[str]]:
     """Part of the step -> each of its launches."""
-    parts = {"fprop": graph.net.forward, "bprop": graph.net.bprop, "update": lambda: graph.sgd.update(graph._segments, graph._rates)}
+    parts = {"fprop": graph.net.forward, "bprop and update": graph._learn}
     return {part: [name for name, _ in graph.capture(launch).kernels()] for part, launch in parts.items()}
+
+
+def whole(graph: StepGraph):
+    """The step as one graph of the device: len() counts its launches, depth() those of its longest chain."""
+    return graph.capture(lambda: (graph.net.forward(), graph._learn()))
 
 
 if __name__ == "__main__":
@@ -48,15 +54,17 @@ if __name__ == "__main__":
         print(f"{part}: {len(names)}")
         for name, count in Counter(names).items():
             print(f"  {count} x {name}")
+    step_of = whole(graph)
     labels, asked, said = np.zeros(int(batch), np.int32), [], []
     for _ in range(20):
         start = time.perf_counter()
-        graph.capture(lambda: (graph.net.forward(), graph._learn()))
+        whole(graph)
         asked.append(time.perf_counter() - start)
         start = time.perf_counter()
         graph._begin(labels, 0, 0, None)
         graph._at(0.01)
         graph._workspaces()
         said.append(time.perf_counter() - start)
-    print(f"{recipe}, batch {batch}, {precision}: {sum(map(len, found.values()))} launches; to ask for them one by one takes this host "
-          f"{1e6 * np.median(asked):,.0f} us, to say what a graph needs to know {1e6 * np.median(said):,.0f} us")
+    print(f"{recipe}, batch {batch}, {precision}: {len(step_of)} launches, {step_of.depth()} of them one behind the other; to ask for "
+          f"them one by one takes this host {1e6 * np.median(asked):,.0f} us, to say what a graph needs to know "
+          f"{1e6 * np.median(said):,.0f} us")

@@ -216,8 +216,7 @@ def test_no_finding_in_a_step(kernels):
     sgd = SGD(net, momentum=recipe.momentum, decay=recipe.decay)
     net.show(np.random.default_rng(1).standard_normal(recipe.input.array(2)))
     loss = net.fprop(np.array([1, 4], np.int32), training=True, step=0)
-    net.bprop()
-    sgd.step(0.01)
+    net.bprop(sgd.early(sgd.segments(0.01)))
     assert np.isfinite(loss) and np.isfinite(ops.to_host(net.params.flat)).all()
 
 
@@ -278,6 +277,15 @@ def test_a_missing_event_is_a_finding(library, module, what):
     net = two_devices_net(module, library, dict(order="forward", streams="now"))
     two_devices.train(net, 1)
     two_devices.forget(net, what)
+    with pytest.raises(DeviceError, match=r"race|not ordered|another stream"):
+        passes(net, backward=True)
+
+
+@pytest.mark.parametrize("what", ["fork", "join"])
+def test_a_missing_event_of_a_branch_is_a_finding(library, module, what):
+    net = two_devices_net(module, library, dict(order="forward", streams="now"))
+    two_devices.train(net, 1)
+    two_devices.forget_branch(net, what)
     with pytest.raises(DeviceError, match=r"race|not ordered|another stream"):
         passes(net, backward=True)
 

@@ -50,7 +50,7 @@ def too_small(ops, name, batch, free, monkeypatch, **options):
 def test_what_does_not_fit_is_refused_with_what_does(monkeypatch):
     ops = load_or_skip("emulated")
     message, most = too_small(ops, "paper", 128, 1 << 30, monkeypatch)
-    assert message.startswith("--device emulated:0: this network at batch 128 needs 1,8") and "1,073,741,824 are free" in message
+    assert message.startswith("--device emulated:0: this network at batch 128 needs 1,9") and "1,073,741,824 are free" in message
     assert 1 < most < 128 and too_small(ops, "paper", most + 1, 1 << 30, monkeypatch)[1] == most
     assert too_small(ops, "paper", 128, 1 << 30, monkeypatch, arenas=2)[1] > most       # without velocities
     assert too_small(ops, "paper", 1, 1 << 20, monkeypatch)[0].endswith("not even one image fits, use --device cpu")

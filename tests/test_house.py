@@ -25,7 +25,7 @@ PACKAGE = ROOT / "minialex"
 FLOOR_0 = ("spec", "files", "philox")
 FLOOR_1 = ("spec", "layers")
 FLOOR_2 = (*FLOOR_1, "nets", "columns")
-FLOOR_3 = (*FLOOR_0, *FLOOR_2, "memory", "exchange", "upload", "fuse", "net", "column_net")
+FLOOR_3 = (*FLOOR_0, *FLOOR_2, "memory", "exchange", "upload", "branch", "fuse", "net", "column_net")
 FLOOR_4 = (*FLOOR_3, "progress", "config", "optim", "data", "checkpoint", "distributed")
 FLOOR_5 = (*FLOOR_4, "graph", "backends", "placement", "evaluate", "predictions", "predict", "journal", "rundir", "initial", "figures",
            "interop", "retrieval", "statistics", "tensorboard", "observers", "advice")
@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "backends.cuda": ("spec", "_cuda", "backends.library"),
     "nets": FLOOR_2, "columns": FLOOR_2,
     "progress": (), "config": (*FLOOR_0, *FLOOR_2),
-    "memory": FLOOR_3, "exchange": FLOOR_3, "upload": FLOOR_3, "fuse": FLOOR_3, "net": FLOOR_3, "column_net": FLOOR_3,
+    "memory": FLOOR_3, "exchange": FLOOR_3, "upload": FLOOR_3, "branch": FLOOR_3, "fuse": FLOOR_3, "net": FLOOR_3, "column_net": FLOOR_3,
     "optim": FLOOR_4, "graph": FLOOR_4, "data": FLOOR_4, "checkpoint": FLOOR_4, "distributed": FLOOR_4, "guardian": (),
     "placement": FLOOR_5, "initial": FLOOR_5,
     "retrieval": FLOOR_5, "evaluate": FLOOR_5, "predictions": FLOOR_5, "predict": FLOOR_5,

@@ -49,8 +49,8 @@ def test_a_floor_is_of_bytes_or_of_products():
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_dry_step_asks_for_what_a_real_one_launches(backend, precision):
     load_or_skip(backend)
-    real = launches.launches(launches.step("tiny", 4, precision))
-    assert launched.record("tiny", 4)["launches"][precision] == sum(map(len, real.values()))
+    real, found = launches.whole(launches.step("tiny", 4, precision)), launched.record("tiny", 4)
+    assert (found["launches"][precision], found["chain"][precision]) == (len(real), real.depth())
 
 
 @emulated

@@ -161,9 +161,8 @@ def test_gradients_are_announced_once_they_are_final(kernels):
         train(net, 1)
         seen = []
 
-        def done(place, start, stop, net=net, seen=seen):
-            arena = net.grads.arenas()[place]
-            seen.append((place, start, stop, arena.ops.to_host(arena.flat[start:stop])))
+        def done(place, start, stop, ops, net=net, seen=seen):
+            seen.append((place, start, stop, ops.to_host(net.grads.arenas()[place].flat[start:stop])))
         net.bprop(done)
         for place, arena in enumerate(net.grads.arenas()):
             flat, covered = arena.ops.to_host(arena.flat), np.zeros(arena.size, int)

@@ -64,11 +64,11 @@ def kept(net: Net | ColumnNet) -> set[str]:
 
 
 class Without:
-    """The extension behind an Exchange, with the waits that `drop(stream, event)` names left out: programs that forget one."""
+    """The extension behind an Exchange or a Branch, with the waits that `drop(stream, event)` names left out: programs that forget one."""
 
-    def __init__(self, exchange, drop):
-        self._extension, self._drop, self.dropped = exchange.extension, drop, 0
-        exchange.extension = self
+    def __init__(self, holder, drop):
+        self._extension, self._drop, self.dropped = holder.extension, drop, 0
+        holder.extension = self
 
     def __getattr__(self, name):
         return getattr(self._extension, name)
@@ -78,6 +78,13 @@ class Without:
             self.dropped += 1
         else:
             self._extension.stream_wait(stream, event)
+
+
+def forget_branch(net: Net | ColumnNet, what: str) -> None:
+    """Takes one kind of wait away: "fork" (gradients of weights do not wait for dy), "join" (nobody waits for them)."""
+    for branch in net.branches:
+        event = {"fork": branch._ready, "join": branch._done}[what]
+        Without(branch, lambda stream, asked, event=event: asked == event)
 
 
 def forget(net: ColumnNet, what: str) -> Without:

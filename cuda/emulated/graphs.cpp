@@ -134,6 +134,19 @@ size_t graph_size(Graph graph) {
   auto& entries = known(graph, "graph_size")->entries;
   return static_cast<size_t>(std::count_if(entries.begin(), entries.end(), [](const Entry& entry) { return entry.kind == Entry::work; }));
 }
+size_t graph_depth(Graph graph) {
+  RuntimeGuard guard;
+  auto& kept = known(graph, "graph_depth");
+  std::vector<size_t> lanes(kept->streams.size());
+  std::unordered_map<const EventState*, size_t> marks;
+  for (const auto& entry : kept->entries) {
+    auto& depth = lanes[entry.lane];
+    if (entry.kind == Entry::work) ++depth;
+    if (entry.kind == Entry::mark) marks[entry.event.get()] = depth;
+    if (entry.kind == Entry::wait) depth = std::max(depth, marks.at(entry.event.get()));
+  }
+  return *std::max_element(lanes.begin(), lanes.end());
+}
 void graph_launch(Graph graph, Stream stream) {
   RuntimeGuard guard;
   auto kept = known(graph, "graph_launch");

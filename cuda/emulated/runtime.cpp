@@ -202,7 +202,7 @@ void release_pinned(void* pointer) {
   std::free(pointer);
 }
 
-Stream stream_create() {
+Stream stream_create(bool) {
   RuntimeGuard guard;
   check_device(current_device(), "stream_create");
   return add_stream(current_device());

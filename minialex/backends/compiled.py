@@ -31,7 +31,7 @@ class Memory(Protocol):
     def to_host(self, array: Any) -> np.ndarray: ...
     def copy(self, source: Any, out: Any) -> None: ...
     def stream(self) -> int: ...
-    def own_stream(self) -> None: ...
+    def own_stream(self, ahead: bool = False) -> None: ...
     def address(self, array: Any) -> int: ...
     def workspace(self, nbytes: int) -> int: ...
     def free(self) -> int: ...
@@ -53,8 +53,12 @@ class Compiled:
         self._capturing: int | None = None
 
     def _ring(self, op: str, dims: Iterable, *arguments: Any, variant: str | None) -> None:
-        self._context.stream = self._capturing or self.memory.stream()
+        self._context.stream = self.stream()
         getattr(self.extension, op)(tuple(dims), *arguments, self._context, variant)
+
+    def stream(self) -> int:
+        """What ops are asked of now: the stream of its memory, or of a capture."""
+        return self._capturing or self.memory.stream()
 
     def on(self, device: int) -> Compiled:
         """The same ops on another device."""
@@ -68,8 +72,8 @@ class Compiled:
         return f"{self.extension.__name__.rpartition('_')[2]}:{self.memory.device}"
 
     def capture(self, function: Callable[[], None]) -> Any:
-        """The launches of `function` as a graph, which has not run: launch(stream) runs it, len() counts.  Arrays and workspaces must be
-        there already."""
+        """The launches of `function` as a graph, which has not run: launch(stream) runs it, len() counts, depth() those of the longest
+        chain.  Arrays and workspaces must be there already."""
         def body(stream: int) -> None:
             self._capturing = stream
             function()

@@ -42,10 +42,11 @@ class CupyMemory:
         self._workspace: cupy.ndarray | None = None
         self._stream: cupy.cuda.Stream | None = None
 
-    def own_stream(self) -> None:
-        """From now on all work of this object runs on a stream of its own: a column's device computes beside the others."""
+    def own_stream(self, ahead: bool = False) -> None:
+        """From now on all work of this object runs on a stream of its own: a column's device computes beside the others.  `ahead`: before
+        what streams are asked that are not."""
         with cupy.cuda.Device(self.device):
-            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._stream = cupy.cuda.Stream(non_blocking=True, priority=-1 if ahead else 0)
 
     def stream(self) -> int:
         """CuPy's current stream, so that kernels line up with the caller's own CuPy work; or the own one."""

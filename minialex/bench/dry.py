@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -50,8 +51,8 @@ class Nowhere:
 
     device, workspace = 0, None
 
-    def __init__(self):
-        self.end = 1 << 20
+    def __init__(self, extension: Counter, device: int = 0):
+        self.end, self.number = 1 << 20, extension.new()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Ghost:
         made = Ghost(self.end, shape, dtype)
@@ -67,7 +68,9 @@ class Nowhere:
     def copy(self, source: Ghost, out: Ghost) -> None: ...
 
     def stream(self) -> int:
-        return 0
+        return self.number
+
+    def own_stream(self, ahead: bool = False) -> None: ...
 
     def address(self, array: Ghost) -> int:
         return array.address
@@ -83,20 +86,46 @@ class Called(NamedTuple):
     op: str
     dims: tuple
     arguments: tuple
+    stream: int = 0
 
     @property
     def arrays(self) -> list[Ghost]:
         return [argument for argument in self.arguments if isinstance(argument, Ghost)]
 
 
+class Ordered(NamedTuple):
+    """An event that a stream is asked to record, or to wait for."""
+
+    what: str                       # "event_record" or "stream_wait"
+    event: int
+    stream: int
+
+
 class Counter:
-    """The extension of Compiled: writes down each op it is asked for."""
+    """The extension of Compiled: writes down each op it is asked for, and what orders its streams."""
 
     __name__ = "minialex._nowhere"
 
     def __init__(self):
-        self.called: list[Called] = []
-        self.doing = ""
+        self.asked: list[Called | Ordered] = []
+        self.doing, self._numbers = "", count(1)
+
+    def new(self, *_: Any) -> int:
+        """The number of another stream or event."""
+        return next(self._numbers)
+
+    event_create = new
+
+    def event_record(self, event: int, stream: int) -> None:
+        self.asked.append(Ordered("event_record", event, stream))
+
+    def stream_wait(self, stream: int, event: int) -> None:
+        self.asked.append(Ordered("stream_wait", event, stream))
+
+    def event_destroy(self, event: int) -> None: ...
+
+    def device_count(self) -> int:
+        return 1
 
     def Context(self) -> SimpleNamespace:                                   # as the extensions call it
         return SimpleNamespace()
@@ -104,9 +133,9 @@ class Counter:
     def stream_synchronize(self, stream: int) -> None: ...
 
     def __getattr__(self, op: str):
-        def count(dims: tuple, *arguments: Any) -> None:
-            self.called.append(Called(self.doing, op, tuple(dims), arguments[:-2]))
-        return count
+        def call(dims: tuple, *arguments: Any) -> None:
+            self.asked.append(Called(self.doing, op, tuple(dims), arguments[:-2], arguments[-2].stream))
+        return call
 
 
 class _Named:
@@ -121,12 +150,17 @@ class _Named:
         return getattr(self._layer, name)
 
 
-@cache
 def step(name: str, batch: int, precision: str = "float32", *, fuse: bool = True) -> tuple[Called, ...]:
-    """The calls of one training step of a recipe, in order: fprop, bprop, update.  A precision that the kernels lack yet is called as
+    """The calls of one training step of a recipe, in order: fprop, bprop, updates.  A precision that the kernels lack yet is called as
     float32."""
+    return tuple(one for one in asked(name, batch, precision, fuse=fuse) if isinstance(one, Called))
+
+
+@cache
+def asked(name: str, batch: int, precision: str = "float32", *, fuse: bool = True) -> tuple[Called | Ordered, ...]:
+    """The same, and between them what orders the streams on which they run."""
     recipe, counter = recipe_of(name), Counter()
-    ops = Compiled(counter, Nowhere())                                      # type: ignore[arg-type]
+    ops = Compiled(counter, Nowhere(counter))                               # type: ignore[arg-type]
     if precision in PRECISIONS:
         ops.set_precision(precision)
     still = [replace(layer, std=0.0) if isinstance(layer, Conv | Linear) else layer for layer in recipe.build(recipe.classes)]
@@ -135,7 +169,5 @@ def step(name: str, batch: int, precision: str = "float32", *, fuse: bool = True
     net.layers = [_Named(layer, counter) for layer in net.layers]           # type: ignore[misc]
     net.loss_layer = _Named(net.loss_layer, counter)
     net.fprop(np.zeros(batch, np.int32), training=True)
-    net.bprop()
-    counter.doing = "update"
-    sgd.step(recipe.rate)
-    return tuple(counter.called)
+    net.bprop(sgd.early(sgd.segments(recipe.rate)))
+    return tuple(counter.asked)

@@ -18,7 +18,7 @@ def _net(name: str, batch: int, places: list, overlap: bool = True) -> tuple:
     made = recipe_of(name)
     layers = made.build(made.classes)
     net = ColumnNet(layers, made.input, batch, places, seed=SEED, overlap=overlap) if len(places) > 1 else \
-        Net(layers, made.input, batch, places[0], seed=SEED)
+        Net(layers, made.input, batch, places[0], seed=SEED, overlap=overlap)
     random = np.random.default_rng(SEED)
     pictures = (random.standard_normal(made.input.array(batch)) * 60).astype(np.float32)
     net.show(pictures)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,14 +73,40 @@ class Room:
         context, op, arguments = self.ops._context, getattr(self.ops.extension, call.op), self.arguments(call)
 
         def body() -> None:
-            context.stream = self.ops._capturing
+            context.stream = self.ops.stream()
             op(call.dims, *arguments, context, variant)
         return [_launch(name) for name, _ in self.ops.capture(body).kernels()]
 
 
+    def whole(self, asked: tuple[dry.Called | dry.Ordered, ...], precision: str) -> Any:
+        """All that a step asks, on as many streams as it asks them, as one graph."""
+        extension, context = self.ops.extension, self.ops._context
+        first, *others = dict.fromkeys(one.stream for one in asked)
+        streams = {stream: extension.stream_create(0) for stream in others}
+        events = {event: extension.event_create(0) for event in {one.event for one in asked if isinstance(one, dry.Ordered)}}
+
+        def body() -> None:
+            streams[first] = self.ops.stream()
+            for one in asked:
+                context.stream = streams[one.stream]
+                if isinstance(one, dry.Called):
+                    getattr(extension, one.op)(one.dims, *self.arguments(one), context, self.ops.choose(one.op, one.dims, precision))
+                elif one.what == "event_record":
+                    extension.event_record(events[one.event], context.stream)
+                else:
+                    extension.stream_wait(context.stream, events[one.event])
+        try:
+            return self.ops.capture(body)
+        finally:
+            for stream in others:
+                extension.stream_destroy(streams[stream])
+            for event in events.values():
+                extension.event_destroy(event)
+
+
 def record(recipe: str, batch: int) -> dict:
-    """Every variant of every op of the recipe's step: its launches, or why it refuses, and for which precisions it is chosen; and how
-    many launches the step has in each precision."""
+    """Every variant of every op of the recipe's step: its launches, or why it refuses, and for which precisions it is chosen; and of the
+    step as one graph in each precision how many launches it has, and how many its longest chain."""
     ops = load("emulated").kernels.on(0)
     calls = calls_of(recipe, batch)
     room, rows = Room(ops, [call for call, _ in calls]), []
@@ -90,11 +117,9 @@ def record(recipe: str, batch: int) -> dict:
                    "precision": precision, "chosen": " ".join(name for name, choice in chosen.items() if choice == variant)}
             why = ops.extension.refusals[call.op](call.dims, variant)
             rows.append(row | ({"refused": why} if why else {"launches": room.launches(call, variant)}))
-    def launches(precision: str) -> int:
-        return sum(len(room.launches(call, ops.choose(call.op, call.dims, precision))) for call in dry.step(recipe, batch, precision))
-
-    counts = {precision: launches(precision) for precision in PRECISIONS}
-    return {"recipe": recipe, "batch": batch, "launches": counts, "rows": rows}
+    graphs = {precision: room.whole(dry.asked(recipe, batch, precision), precision) for precision in PRECISIONS}
+    return {"recipe": recipe, "batch": batch, "launches": {precision: len(graph) for precision, graph in graphs.items()},
+            "chain": {precision: graph.depth() for precision, graph in graphs.items()}, "rows": rows}
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ from .measure import Contender, paired_ratio, peak_memory, take_turns
 SEED = 1
 
 
-def start(name: str, ops, batch: int) -> tuple[Recipe, list[Layer], Net, np.ndarray]:
+def start(name: str, ops, batch: int, *, overlap: bool = True) -> tuple[Recipe, list[Layer], Net, np.ndarray]:
     """A recipe's net on random pictures (values like a mean-free photograph's) with random labels."""
     recipe = recipe_of(name)
     layers = recipe.build(recipe.classes)
-    net = Net(layers, recipe.input, batch, ops, seed=SEED)
+    net = Net(layers, recipe.input, batch, ops, seed=SEED, overlap=overlap)
     net.show(pictures(recipe, batch))
     return recipe, layers, net, np.random.default_rng(SEED + 1).integers(0, recipe.classes, batch).astype(np.int32)
 
@@ -62,6 +62,9 @@ def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], 
     if device.startswith("cuda"):
         result += [Contender(f"minialex {device}", f"products in {precision}", _in_precision(own, ops, precision))
                    for precision in PRECISIONS[1:] if only in precision]
+        if only in "bf16":                                  # what the second branch brings
+            alone = own_step(recipe, start(name, ops, batch, overlap=False)[2], labels)
+            result.append(Contender(f"minialex {device}", "products in bf16, one stream", _in_precision(alone, ops, "bf16")))
     x = np.ascontiguousarray(pictures(recipe, batch)[0].transpose(0, 3, 1, 2))
     if "torch" in peers:
         from .torch_peer import TorchPeer, forms

@@ -128,7 +128,9 @@ def _trips(known: Known) -> str:
 
 
 def _launches(known: Known) -> str:
-    return "counted, not timed: " + ", ".join(f"{count} in {name}" for name, count in sorted(known.recorded["launches"].items())) \
+    chains = known.recorded["chain"]
+    return "counted, not timed, in all and in the longest chain, in which each waits for the one before: " \
+        + ", ".join(f"{count} and {chains[name]} in {name}" for name, count in sorted(known.recorded["launches"].items())) \
         + "; training launches them as one graph, checked on the emulator (tests/test_graph.py)"
 
 

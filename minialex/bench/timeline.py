@@ -91,12 +91,13 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         self.net.exchange.extension = self
+        self._branches, self.net.branches = self.net.branches, []           # a device computes one thing at a time here
         for g, ops in enumerate(self.net.places):
             ops._ring = self._ring(g, ops._ring)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.net.exchange.extension = self._extension
+        self.net.exchange.extension, self.net.branches = self._extension, self._branches
         for ops in self.net.places:
             del ops._ring                                       # the method of its class again
 

@@ -25,6 +25,7 @@ class Run:
     accumulate: bool = False        # add parameter gradients instead of overwriting them
     column: int = 0                 # the arrays hold this column of the network and the following,
     columns: int | None = None      # of so many (None: of their own)
+    branch: Any = None              # a stream beside, for the gradients of weights (branch.py); None: there is none
     params: dict[str, Any] = field(default_factory=dict)
     grads: dict[str, Any] = field(default_factory=dict)
     scratch: dict[str, Any] = field(default_factory=dict)
@@ -122,6 +123,7 @@ class Weighted(Layer):
         raise TypeError(f"{type(self).__name__} has no dgrad")
 
     def bprop(self, ops, x, y, dy, dx, run: Run) -> None:
-        self.wgrad(ops, x, dy, run)
+        alone = run.branch is None or dx is None        # the last of all has nothing to run beside
+        self.wgrad(ops if alone else run.branch.fork(), x, dy, run)
         if dx is not None:
             self.dgrad(ops, dy, dx, run, **({} if self.below is None else dict(gate=x, scale=self.below)))

@@ -42,7 +42,8 @@ void release(void* pointer);
 void* allocate_pinned(size_t bytes);
 void release_pinned(void* pointer);
 
-Stream stream_create();                              // on the current device; never the default stream
+// On the current device; never the default stream.  `ahead`: its kernels get multiprocessors before those of streams that are not.
+Stream stream_create(bool ahead = false);
 void stream_destroy(Stream stream);
 void stream_synchronize(Stream stream);
 void device_synchronize();
@@ -61,6 +62,7 @@ void fill(void* pointer, int byte, size_t bytes, Stream stream);
 void capture_begin(Stream stream);
 Graph capture_end(Stream stream);
 size_t graph_size(Graph graph);                      // launches and copies in it
+size_t graph_depth(Graph graph);                     // and of these in its longest chain, each of which waits for the one before
 void graph_launch(Graph graph, Stream stream);
 void graph_destroy(Graph graph);
 }  // namespace runtime

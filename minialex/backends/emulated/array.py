@@ -118,7 +118,7 @@ class EmulatedMemory:
             self._workspace, self._workspace_size = Block(self.extension, self.device, nbytes), nbytes
         return self._workspace.pointer
 
-    def own_stream(self) -> None:
+    def own_stream(self, ahead: bool = False) -> None:
         """The stream is this object's own already."""
 
     def address(self, array: DeviceArray) -> int:
