@@ -2,6 +2,7 @@
 // aligned, large enough, on the right device.  Shapes that fit together and arrays that overlap are checked before, once for
 // all backends (minialex/backends/checks.py).
 #pragma once
+#include <minialex/bf16.h>
 #include <minialex/check.h>
 #include <minialex/runtime.h>
 #include <pybind11/pybind11.h>
@@ -20,9 +21,14 @@ inline constexpr int kAlignment = 16;
 
 template <class T> const char* typestr();
 template <> inline const char* typestr<float>() { return "<f4"; }
+template <> inline const char* typestr<bf16>() { return "<u2"; }           // which no library has: the bits, in 16-bit words
 template <> inline const char* typestr<int32_t>() { return "<i4"; }
 template <> inline const char* typestr<uint8_t>() { return "|u1"; }
 template <> inline const char* typestr<bool>() { return "|b1"; }
+
+inline bool holds_bf16(const py::handle& array) {
+  return py::hasattr(array, kInterface) && py::cast<std::string>(array.attr(kInterface)["typestr"]) == typestr<bf16>();
+}
 
 // The address of `array` (argument `name` of `op`), which must hold `count` elements of T on `device`.
 template <class T> T* device_pointer(const char* op, const char* name, const py::handle& array, int64_t count, int device) {

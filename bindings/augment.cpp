@@ -16,7 +16,7 @@ MINIALEX_BIND(augment) {
     const auto* flip = reinterpret_cast<const uint8_t*>(bell.in<bool>("flips", flips, N));      // NumPy's bool: a byte, 0 or 1
     bell.ring({d, bell.in<uint8_t>("images", images, N * picture), bell.in<float>("mean", mean, picture),
                bell.in<int32_t>("offsets", offsets, N * 2), flip, bell.in<float>("noise", noise, N * C),
-               bell.out<float>("y", y, N * d.H * d.W * C), static_cast<float>(scale), nullptr},
+               bell.out("y", y, N * d.H * d.W * C), static_cast<float>(scale), nullptr},
               variant);
   });
 }

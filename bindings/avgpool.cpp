@@ -12,12 +12,12 @@ MINIALEX_BIND(avgpool) {
   module.def("avgpool_fprop", [dims](const py::tuple& words, py::object x, py::object y, const Context& context, const Name& variant) {
     const Doorbell bell(avgpool_fprop(), context);
     const PoolDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.x_size()), bell.out<float>("y", y, d.y_size()), nullptr}, variant);
+    bell.ring({d, bell.in("x", x, d.x_size()), bell.out("y", y, d.y_size()), nullptr}, variant);
   });
   module.def("avgpool_bprop", [dims](const py::tuple& words, py::object dy, py::object dx, const Context& context, const Name& variant) {
     const Doorbell bell(avgpool_bprop(), context);
     const PoolDims d = dims(words);
-    bell.ring({d, nullptr, nullptr, bell.in<float>("dy", dy, d.y_size()), bell.out<float>("dx", dx, d.x_size()), false, nullptr}, variant);
+    bell.ring({d, {}, {}, bell.in("dy", dy, d.y_size()), bell.out("dx", dx, d.x_size()), false, nullptr}, variant);
   });
 }
 

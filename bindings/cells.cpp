@@ -9,7 +9,7 @@ MINIALEX_BIND(cells) {
   module.def("cells_fprop", [dims](const py::tuple& words, py::object x, py::object y, const Context& context, const Name& variant) {
     const Doorbell bell(cells_fprop(), context);
     const CellsDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.x_size()), bell.out<float>("y", y, d.y_size()), nullptr}, variant);
+    bell.ring({d, bell.in<float>("x", x, d.x_size()), bell.out("y", y, d.y_size()), nullptr}, variant);
   });
   module.def("cells_bprop", [dims](const py::tuple& words, py::object dy, py::object dx, const Context& context, const Name& variant) {
     const Doorbell bell(cells_bprop(), context);

@@ -49,6 +49,18 @@ template <class Call> class Doorbell {
   template <class T> T* out(const char* name, const py::handle& array, int64_t count) const {
     return device_pointer<T>(name_, name, array, count, context_.device);
   }
+  // Activations and their gradients: float32 or bfloat16.  What goes in says which rows take the call.
+  InArray in(const char* name, const py::handle& array, int64_t count) const {
+    if (!holds_bf16(array)) return in<float>(name, array, count);
+    stored_ = Stored::bf16;
+    return in<bf16>(name, array, count);
+  }
+  OutArray out(const char* name, const py::handle& array, int64_t count) const {
+    return holds_bf16(array) ? OutArray(out<bf16>(name, array, count)) : OutArray(out<float>(name, array, count));
+  }
+  InArray optional(const char* name, const py::handle& array, int64_t count) const {
+    return array.is_none() ? InArray() : in(name, array, count);
+  }
   template <class T> const T* optional(const char* name, const py::handle& array, int64_t count) const {
     return array.is_none() ? nullptr : in<T>(name, array, count);
   }
@@ -63,7 +75,9 @@ template <class Call> class Doorbell {
 
   void ring(Call call, const Name& variant) const {
     const size_t shared = runtime::shared_per_block(context_.device);
-    const auto& row = variant ? forced(op_, call.dims, *variant, shared, name_) : choose(op_, call.dims, context_.precision.c_str(), shared);
+    const std::string& set = context_.precision;
+    const char* precision = stored_ == Stored::bf16 ? "bf16" : set == "bf16" ? "float32" : set.c_str();
+    const auto& row = variant ? forced(op_, call.dims, *variant, shared, stored_, name_) : choose(op_, call.dims, precision, shared);
     trace(name_, call.dims.text(), row.name, row.precision);
     const size_t bytes = row.workspace ? row.workspace(call.dims) : 0;
     call.workspace = bytes ? reinterpret_cast<void*>(py::cast<uintptr_t>(context_.workspace(bytes))) : nullptr;
@@ -76,6 +90,7 @@ template <class Call> class Doorbell {
   const Op<Call>& op_;
   const Context& context_;
   const char* name_;
+  mutable Stored stored_ = Stored::float32;
 };
 
 // Makes an op's table visible to Python: module.tables["conv_fprop"] = [(name, precision), ...], and the pure choice as

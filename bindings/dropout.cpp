@@ -12,7 +12,7 @@ MINIALEX_BIND(dropout) {
                        const Name& variant) {
       const Doorbell bell(dropout_fprop(), context, op);
       const auto d = dims(words);
-      bell.ring({d, bell.in<float>(from, x, d.size()), bell.out<float>(to, y, d.size()), bell.mask(mask), nullptr}, variant);
+      bell.ring({d, bell.in(from, x, d.size()), bell.out(to, y, d.size()), bell.mask(mask), nullptr}, variant);
     });
   };
   ring("dropout_fprop", "x", "y");
@@ -21,7 +21,7 @@ MINIALEX_BIND(dropout) {
                                 const Name& variant) {
     const Doorbell bell(dropout_test(), context);
     const MapDims d{py::cast<int64_t>(words[0])};
-    bell.ring({d, bell.in<float>("x", x, d.size), bell.out<float>("y", y, d.size), static_cast<float>(factor), nullptr}, variant);
+    bell.ring({d, bell.in("x", x, d.size), bell.out("y", y, d.size), static_cast<float>(factor), nullptr}, variant);
   });
 }
 

@@ -11,8 +11,8 @@ MINIALEX_BIND(joint) {
                                  const Name& variant) {
     const Doorbell bell(joint_sum(), context);
     const JointSum::Dims d = dims(words);
-    bell.ring({d, bell.in<float>("p", p, d.size), bell.in<float>("q", q, d.size), bell.optional<float>("b", b, int64_t(d.G) * d.C),
-               bell.out<float>("y", y, d.size), nullptr}, variant);
+    bell.ring({d, bell.in("p", p, d.size), bell.in("q", q, d.size), bell.optional<float>("b", b, int64_t(d.G) * d.C),
+               bell.out("y", y, d.size), nullptr}, variant);
   });
 }
 

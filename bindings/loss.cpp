@@ -11,15 +11,15 @@ MINIALEX_BIND(loss) {
     const Doorbell bell(loss_fprop(), context);
     const LossDims d = dims(words);
     const int64_t size = int64_t(d.N) * d.K;
-    bell.ring({d, bell.in<float>("x", x, size), bell.in<int32_t>("labels", labels, d.N), bell.out<float>("p", p, size),
-               bell.out<float>("loss", loss, d.N), dx.is_none() ? nullptr : bell.out<float>("dx", dx, size), scale, nullptr}, variant);
+    bell.ring({d, bell.in("x", x, size), bell.in<int32_t>("labels", labels, d.N), bell.out<float>("p", p, size),
+               bell.out<float>("loss", loss, d.N), dx.is_none() ? OutArray() : bell.out("dx", dx, size), scale, nullptr}, variant);
   });
   module.def("loss_bprop", [dims](const py::tuple& words, py::object p, py::object labels, py::object dx, float scale,
                                   const Context& context, const Name& variant) {
     const Doorbell bell(loss_bprop(), context);
     const LossDims d = dims(words);
     const int64_t size = int64_t(d.N) * d.K;
-    bell.ring({d, bell.in<float>("p", p, size), bell.in<int32_t>("labels", labels, d.N), bell.out<float>("dx", dx, size), scale, nullptr},
+    bell.ring({d, bell.in<float>("p", p, size), bell.in<int32_t>("labels", labels, d.N), bell.out("dx", dx, size), scale, nullptr},
               variant);
   });
 }

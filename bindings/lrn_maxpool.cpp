@@ -14,14 +14,14 @@ MINIALEX_BIND(lrn_maxpool) {
                                          const Context& context, const Name& variant) {
     const Doorbell bell(lrn_maxpool_fprop(), context);
     const NormPoolDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.pool.x_size()), bell.out<float>("y", y, d.pool.y_size()), k, alpha, beta, nullptr}, variant);
+    bell.ring({d, bell.in("x", x, d.pool.x_size()), bell.out("y", y, d.pool.y_size()), k, alpha, beta, nullptr}, variant);
   });
   module.def("lrn_maxpool_bprop", [dims](const py::tuple& words, py::object x, py::object y, py::object dy, py::object dx, float k,
                                          float alpha, float beta, bool relu, const Context& context, const Name& variant) {
     const Doorbell bell(lrn_maxpool_bprop(), context);
     const NormPoolDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.pool.x_size()), bell.in<float>("y", y, d.pool.y_size()),
-               bell.in<float>("dy", dy, d.pool.y_size()), bell.out<float>("dx", dx, d.pool.x_size()), k, alpha, beta, relu, nullptr},
+    bell.ring({d, bell.in("x", x, d.pool.x_size()), bell.in("y", y, d.pool.y_size()),
+               bell.in("dy", dy, d.pool.y_size()), bell.out("dx", dx, d.pool.x_size()), k, alpha, beta, relu, nullptr},
               variant);
   });
 }

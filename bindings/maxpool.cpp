@@ -12,14 +12,14 @@ MINIALEX_BIND(maxpool) {
   module.def("maxpool_fprop", [dims](const py::tuple& words, py::object x, py::object y, const Context& context, const Name& variant) {
     const Doorbell bell(maxpool_fprop(), context);
     const PoolDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.x_size()), bell.out<float>("y", y, d.y_size()), nullptr}, variant);
+    bell.ring({d, bell.in("x", x, d.x_size()), bell.out("y", y, d.y_size()), nullptr}, variant);
   });
   module.def("maxpool_bprop", [dims](const py::tuple& words, py::object x, py::object y, py::object dy, py::object dx, bool relu,
                                      const Context& context, const Name& variant) {
     const Doorbell bell(maxpool_bprop(), context);
     const PoolDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.x_size()), bell.in<float>("y", y, d.y_size()), bell.in<float>("dy", dy, d.y_size()),
-               bell.out<float>("dx", dx, d.x_size()), relu, nullptr},
+    bell.ring({d, bell.in("x", x, d.x_size()), bell.in("y", y, d.y_size()), bell.in("dy", dy, d.y_size()),
+               bell.out("dx", dx, d.x_size()), relu, nullptr},
               variant);
   });
 }

@@ -10,13 +10,13 @@ MINIALEX_BIND(spatial_norm) {
                                           const Context& context, const Name& variant) {
     const Doorbell bell(spatial_norm_fprop(), context);
     const NormDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.size()), bell.out<float>("y", y, d.size()), k, alpha, beta, nullptr}, variant);
+    bell.ring({d, bell.in("x", x, d.size()), bell.out("y", y, d.size()), k, alpha, beta, nullptr}, variant);
   });
   module.def("spatial_norm_bprop", [dims](const py::tuple& words, py::object x, py::object dy, py::object dx, float k, float alpha,
                                           float beta, const Context& context, const Name& variant) {
     const Doorbell bell(spatial_norm_bprop(), context);
     const NormDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.size()), bell.in<float>("dy", dy, d.size()), bell.out<float>("dx", dx, d.size()), k, alpha,
+    bell.ring({d, bell.in("x", x, d.size()), bell.in("dy", dy, d.size()), bell.out("dx", dx, d.size()), k, alpha,
                beta, nullptr},
               variant);
   });

@@ -9,13 +9,13 @@ MINIALEX_BIND(tanh) {
   module.def("tanh_fprop", [dims](const py::tuple& words, py::object x, py::object y, const Context& context, const Name& variant) {
     const Doorbell bell(tanh_fprop(), context);
     const MapDims d = dims(words);
-    bell.ring({d, bell.in<float>("x", x, d.size), bell.out<float>("y", y, d.size), nullptr}, variant);
+    bell.ring({d, bell.in("x", x, d.size), bell.out("y", y, d.size), nullptr}, variant);
   });
   module.def("tanh_bprop", [dims](const py::tuple& words, py::object y, py::object dy, py::object dx, const Context& context,
                                   const Name& variant) {
     const Doorbell bell(tanh_bprop(), context);
     const MapDims d = dims(words);
-    bell.ring({d, bell.in<float>("y", y, d.size), bell.in<float>("dy", dy, d.size), bell.out<float>("dx", dx, d.size), nullptr}, variant);
+    bell.ring({d, bell.in("y", y, d.size), bell.in("dy", dy, d.size), bell.out("dx", dx, d.size), nullptr}, variant);
   });
 }
 

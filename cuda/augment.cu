@@ -10,6 +10,7 @@
 //   direct   1 number a thread, any shape
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
+#include <minialex/stored.h>
 
 namespace minialex {
 namespace {

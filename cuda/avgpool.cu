@@ -16,16 +16,16 @@ MINIALEX_DEVICE Quad operator+(const Quad& a, const Quad& b) {
   return {{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}};
 }
 MINIALEX_DEVICE Quad operator/(const Quad& a, float b) { return {{a.v[0] / b, a.v[1] / b, a.v[2] / b, a.v[3] / b}}; }
-MINIALEX_DEVICE void load(const float* from, float& to) { to = *from; }
-MINIALEX_DEVICE void load(const float* from, Quad& to) { to = load_quad(from); }
-MINIALEX_DEVICE void store(float* to, float a) { *to = a; }
-MINIALEX_DEVICE void store(float* to, const Quad& a) { store_quad(to, a); }
+MINIALEX_DEVICE void load(const InArray& from, float& to) { to = from[0]; }
+MINIALEX_DEVICE void load(const InArray& from, Quad& to) { to = load_quad(from); }
+MINIALEX_DEVICE void store(const OutArray& to, float a) { to[0] = a; }
+MINIALEX_DEVICE void store(const OutArray& to, const Quad& a) { store_quad(to, a); }
 template <class Value> constexpr int CHANNELS = sizeof(Value) / 4;
 
 // Each block has one row of y (fprop) or of x (bprop) of one image; Value is a float or a Quad of channels.
 template <class Value>
 __global__ void __launch_bounds__(THREADS)
-    avgpool_fprop_kernel(const float* __restrict__ x, float* __restrict__ y, PoolDims d) {
+    avgpool_fprop_kernel(InArray x, OutArray y, PoolDims d) {
   const int image = blockIdx.x / d.P, top = int(blockIdx.x % d.P) * d.stride, bottom = min(top + d.window, d.H);
   const int values = d.C / CHANNELS<Value>;
   x += int64_t(image) * d.H * d.W * d.C;
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <class Value>
-__global__ void __launch_bounds__(THREADS, 8) avgpool_bprop_kernel(const float* __restrict__ dy, float* __restrict__ dx, PoolDims d) {
+__global__ void __launch_bounds__(THREADS, 8) avgpool_bprop_kernel(InArray dy, OutArray dx, PoolDims d) {
   const int image = blockIdx.x / d.H, h = blockIdx.x % d.H, values = d.C / CHANNELS<Value>;
   const Windows rows = windows_of(h, d.window, d.stride, d.P);
   dy += int64_t(image) * d.P * d.Q * d.C;

@@ -7,6 +7,7 @@
 //   direct   1 number a thread, any shape: filters of 11 x 11, which are no whole cells
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
+#include <minialex/stored.h>
 
 namespace minialex {
 namespace {
@@ -33,13 +34,13 @@ MINIALEX_DEVICE int64_t word_of_y(const Words& g, int64_t i) {
   return (((image * g.P + h / g.cell) * g.Q + k / g.run) * g.cell + h % g.cell) * g.run + k % g.run;
 }
 
-__global__ void __launch_bounds__(THREADS) cells_fprop_direct(CellsDims d, const float* __restrict__ x, float* __restrict__ y) {
+__global__ void __launch_bounds__(THREADS) cells_fprop_direct(CellsDims d, const float* __restrict__ x, OutArray y) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.y_size()) return;
   const int64_t from = word_of_x(Words(d, 1), i);
   y[i] = from < 0 ? 0.f : x[from];
 }
-__global__ void __launch_bounds__(THREADS) cells_fprop_vector(CellsDims d, const float* __restrict__ x, float* __restrict__ y) {
+__global__ void __launch_bounds__(THREADS) cells_fprop_vector(CellsDims d, const float* __restrict__ x, OutArray y) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i * 4 >= d.y_size()) return;
   const int64_t from = word_of_x(Words(d, 4), i);

@@ -2,14 +2,14 @@
 // (r, s, map) of the maps in one column of y.
 //
 //   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
-//   tf32         128 x 128   256       160 / 166 / 166                           109,664
-//   tf32_64x64   64 x 64     128       114 / 116 / 122                            56,416
-//   bf16         128 x 128   256       201 / 202 / 219                            40,032
-//   bf16_64x64   64 x 64     128       153 / 150 / 157                            20,576
-//   bf16x3       128 x 128   256       227 / 226 / 235                           109,664
-//   bf16x3_64x64 64 x 64     128       152 / 149 / 154                            56,416
-//   bf16x6       128 x 128   256       249 / 245 / 249                           109,664
-//   bf16x6_64x64 64 x 64     128       164 / 160 / 163                            56,416
+//   tf32         128 x 128   256       148 / 160 / 172                           109,664
+//   tf32_64x64   64 x 64     128       102 / 112 / 136                            56,416
+//   bf16         128 x 128   256       195 / 204 / 228                            40,032
+//   bf16_64x64   64 x 64     128       150 / 148 / 153                            20,576
+//   bf16x3       128 x 128   256       215 / 219 / 236                           109,664
+//   bf16x3_64x64 64 x 64     128       140 / 142 / 156                            56,416
+//   bf16x6       128 x 128   256       238 / 241 / 250                           109,664
+//   bf16x6_64x64 64 x 64     128       154 / 155 / 157                            56,416
 #include <minialex/conv_mma_shape.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
@@ -37,16 +37,17 @@ struct Phase {
 };
 
 // A: dy where a tap of a window meets a position of x.
-template <int VECTOR_> struct Senders {
+template <class Number_, bool WHOLE> struct Senders {
+  using Number = Number_;
   static constexpr bool DEPTH_MAJOR = true;
-  static constexpr int VECTOR = VECTOR_;
+  static constexpr int VECTOR = WHOLE ? mma::whole_vector<Number> : 1;
   struct alignas(16) Place { int64_t offset; int p, q; };           // of the picture in dy; the window whose first tap of the phase is here
   struct Tap { int map, r, s; };
 
   const ConvShape& shape;
   const Phase& phase;
-  const float* dy;                                      // at the part's first map
-  MINIALEX_DEVICE Senders(const ConvShape& shape, const Phase& phase, const float* dy, int first_map) : shape(shape), phase(phase) {
+  const Number* dy;                                     // at the part's first map
+  MINIALEX_DEVICE Senders(const ConvShape& shape, const Phase& phase, const Number* dy, int first_map) : shape(shape), phase(phase) {
     const ConvDims& d = shape.dims;
     int k;
     const int column = shape.Ky.divide(first_map, k);
@@ -64,7 +65,7 @@ template <int VECTOR_> struct Senders {
     const int r = phase.by_S.divide(shape.maps.divide(k, map), s);
     return {map, r < phase.R ? r : -NOWHERE, s};
   }
-  MINIALEX_DEVICE const float* at(const Place& place, const Tap& tap, bool& valid) const {
+  MINIALEX_DEVICE const Number* at(const Place& place, const Tap& tap, bool& valid) const {
     const ConvDims& d = shape.dims;
     const int p = place.p - tap.r, q = place.q - tap.s;
     valid = unsigned(p) < unsigned(d.P) && unsigned(q) < unsigned(d.Q);
@@ -73,9 +74,10 @@ template <int VECTOR_> struct Senders {
 };
 
 // B: the filters' numbers for a channel, a channel a column.
-template <int VECTOR_> struct Filters {
+template <bool WHOLE> struct Filters {
+  using Number = float;
   static constexpr bool DEPTH_MAJOR = false;
-  static constexpr int VECTOR = VECTOR_;
+  static constexpr int VECTOR = WHOLE ? 4 : 1;
   struct Place { int c; };
   struct Tap { int64_t offset; };                       // -1: no tap
 
@@ -100,8 +102,12 @@ template <int VECTOR_> struct Filters {
   }
 };
 
-template <class Precision, class T, int VECTOR> struct Kernel {
-  using Multiply = mma::Product<Precision, T, Senders<VECTOR>, Filters<VECTOR>>;
+template <class Precision, class T, bool WHOLE> struct Kernel {
+  using Number = typename Precision::Activation;
+  using A = Senders<Number, WHOLE>;
+  using B = Filters<WHOLE>;
+  using Multiply = mma::Product<Precision, T, A, B>;
+  using Out = TileOut<sizeof(Number) == sizeof(bf16)>;
   struct Shared {
     typename Multiply::Shared tiles;
     Phase phase;
@@ -109,10 +115,10 @@ template <class Precision, class T, int VECTOR> struct Kernel {
 };
 
 // Block x: a tile, those of one row of tiles side by side; y: a group; z: a phase, and a range of a part's depth, where the sum is cut.
-template <class Precision, class T, int VECTOR>
-__global__ void __launch_bounds__(T::THREADS, T::BLOCKS) dgrad(ConvShape shape, Ranges ranges, const float* __restrict__ dy, const float* __restrict__ w,
-                                                               float* __restrict__ dx, const float* __restrict__ gate, float scale) {
-  using K = Kernel<Precision, T, VECTOR>;
+template <class Precision, class T, bool WHOLE>
+__global__ void __launch_bounds__(T::THREADS, T::BLOCKS) dgrad(ConvShape shape, Ranges ranges, const typename Precision::Activation* __restrict__ dy,
+                                                               const float* __restrict__ w, OutArray dx, float* carried, InArray gate, float scale) {
+  using K = Kernel<Precision, T, WHOLE>;
   MINIALEX_DYNAMIC_SHARED(typename K::Shared, shared);
   const ConvDims& d = shape.dims;
   const int across = (d.Cg() + T::N - 1) / T::N, m = int(blockIdx.x) / across * T::M, n = int(blockIdx.x) % across * T::N, group = blockIdx.y;
@@ -128,9 +134,9 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) dgrad(ConvShape shape, 
   typename K::Multiply product(shared.tiles);
   for (int part = from; part < to; ++part) {
     const int first_map = group * d.Kg() + part * maps;
-    product.run(Senders<VECTOR>(shape, phase, dy, first_map), Filters<VECTOR>(shape, phase, w, first_map), m, n, begin, end);
-    const TileOut out{dx + slice * d.x_size(), nullptr, shape.Cx, int64_t(d.N) * d.H * d.W, d.N * d.H * d.W, d.Cg(), group * d.Cg(),
-                            part == from, part + 1 == to, false, gate, scale};
+    product.run(typename K::A(shape, phase, dy, first_map), typename K::B(shape, phase, w, first_map), m, n, begin, end);
+    const typename K::Out out{dx + slice * d.x_size(), carried + slice * d.x_size(), nullptr, shape.Cx, int64_t(d.N) * d.H * d.W,
+                              d.N * d.H * d.W, d.Cg(), group * d.Cg(), part == from, part + 1 == to, false, gate, scale};
     product.each(m, n, [&](int row, int column, float left, float right) {
       if (row >= positions) return;
       if (d.stride > 1) {
@@ -147,16 +153,19 @@ int64_t depth_of(const ConvDims& d) { return int64_t(d.R) * d.S * ConvShape::map
 int64_t positions_of(const ConvDims& d) { return d.N * ceil_div(d.H, d.stride) * ceil_div(d.W, d.stride); }     // of the largest phase
 int parts_of(const ConvDims& d) { return d.Kg() / ConvShape::maps_of(d); }
 
-template <class Precision, class T, int VECTOR> void launch(const ConvDgrad& c, Stream stream) {
+template <class Precision, class T, bool WHOLE> void launch(const ConvDgrad& c, Stream stream) {
+  using K = Kernel<Precision, T, WHOLE>;
   const ConvDims& d = c.dims;
+  const bool stored_bf16 = c.dy.narrow();
   const int slices = slices_of(d, depth_of(d), parts_of(d));
   const Ranges ranges = slices ? ranges_of(d, depth_of(d)) : Ranges{0, int(depth_of(d))};
   const dim3 grid(narrow(ceil_div(positions_of(d), T::M) * ceil_div(d.Cg(), T::N), "the number of tiles"), d.groups,
                   d.stride * d.stride * (slices ? slices : 1));
   float* partial = static_cast<float*>(c.workspace);
-  MINIALEX_LAUNCH((dgrad<Precision, T, VECTOR>), grid, dim3(T::THREADS), sizeof(typename Kernel<Precision, T, VECTOR>::Shared), stream, ConvShape(d), ranges,
-                  c.dy, c.w, slices ? partial : c.dx, slices ? nullptr : c.gate, c.scale);
-  if (slices) add_up_dgrad(c, parts_of(d), ranges.count, stream);
+  const OutArray dx = slices ? OutArray(partial) : c.dx;
+  MINIALEX_LAUNCH((dgrad<Precision, T, WHOLE>), grid, dim3(T::THREADS), sizeof(typename K::Shared), stream, ConvShape(d), ranges,
+                  c.dy.as<typename K::Number>(), c.w, dx, stored_bf16 ? partial : static_cast<float*>(dx), slices ? InArray() : c.gate, c.scale);
+  if (slices) add_up_dgrad(c, partial, parts_of(d), ranges.count, stream);
 }
 
 }  // namespace
@@ -171,11 +180,13 @@ bool large_dgrad(const ConvDims& d) {
   return large_pays(positions_of(d), d.Cg(), int64_t(d.groups) * d.stride * d.stride * (slices ? slices : 1));
 }
 size_t workspace_dgrad(const ConvDims& d) { return sizeof(float) * slices_of(d, depth_of(d), parts_of(d)) * d.x_size(); }
+size_t workspace_dgrad_bf16(const ConvDims& d) { return sizeof(float) * carried_bf16(d, depth_of(d), parts_of(d)) * d.x_size(); }
 
 template <class PRECISION, bool LARGE> void launch_dgrad(const ConvDgrad& c, Stream stream) {
   using T = std::conditional_t<LARGE, mma::Large, mma::Small>;
-  if (ConvShape::maps_of(c.dims) % 4 == 0 && c.dims.Cg() % 4 == 0) launch<PRECISION, T, 4>(c, stream);
-  else launch<PRECISION, T, 1>(c, stream);
+  const bool whole = ConvShape::maps_of(c.dims) % mma::whole_vector<typename PRECISION::Activation> == 0 && c.dims.Cg() % 4 == 0;
+  if (whole) launch<PRECISION, T, true>(c, stream);
+  else launch<PRECISION, T, false>(c, stream);
 }
 template void launch_dgrad<mma::TF32, true>(const ConvDgrad&, Stream);
 template void launch_dgrad<mma::TF32, false>(const ConvDgrad&, Stream);

@@ -3,14 +3,14 @@
 // whose slice of dw and db waits in the workspace until sum_slices adds the ranges in their order.  A single range writes both itself.
 //
 //   row          tile        threads   registers, at most (sm_80 / 90 / 100)   shared bytes
-//   tf32         128 x 128   256       128 / 152 / 136                           104,480
-//   tf32_64x64   64 x 64     128        96 / 120 /  96                            55,328
-//   bf16         128 x 128   256       168 / 180 / 184                            34,848
-//   bf16_64x64   64 x 64     128       124 / 132 / 134                            18,464
-//   bf16x3       128 x 128   256       182 / 178 / 190                           104,480
-//   bf16x3_64x64 64 x 64     128       126 / 128 / 121                            55,328
-//   bf16x6       128 x 128   256       192 / 190 / 206                           104,480
-//   bf16x6_64x64 64 x 64     128       141 / 146 / 134                            55,328
+//   tf32         128 x 128   256       146 / 158 / 148                           104,480
+//   tf32_64x64   64 x 64     128       116 / 124 / 112                            55,328
+//   bf16         128 x 128   256       171 / 183 / 188                            52,256
+//   bf16_64x64   64 x 64     128       127 / 135 / 137                            27,680
+//   bf16x3       128 x 128   256       184 / 182 / 197                           104,480
+//   bf16x3_64x64 64 x 64     128       130 / 132 / 127                            55,328
+//   bf16x6       128 x 128   256       196 / 194 / 212                           104,480
+//   bf16x6_64x64 64 x 64     128       147 / 150 / 142                            55,328
 #include <minialex/conv_mma_shape.h>
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
@@ -20,16 +20,17 @@ namespace conv_mma {
 namespace {
 
 // A: dy, a map a row.
-template <int VECTOR_> struct Gradients {
+template <class Number_, bool WHOLE> struct Gradients {
+  using Number = Number_;
   static constexpr bool DEPTH_MAJOR = false;
-  static constexpr int VECTOR = VECTOR_;
+  static constexpr int VECTOR = WHOLE ? mma::whole_vector<Number> : 1;
   struct Place { int64_t offset; };                     // -1: no map
   struct Tap { int position; };
 
   const ConvShape& shape;
-  const float* dy;
+  const Number* dy;
   int first_map;
-  MINIALEX_DEVICE Gradients(const ConvShape& shape, const float* dy, int group) : shape(shape), dy(dy), first_map(group * shape.dims.Kg()) {}
+  MINIALEX_DEVICE Gradients(const ConvShape& shape, const Number* dy, int group) : shape(shape), dy(dy), first_map(group * shape.dims.Kg()) {}
   MINIALEX_DEVICE Place place(int m) const {
     const ConvDims& d = shape.dims;
     if (m >= d.Kg()) return {-1};
@@ -38,7 +39,7 @@ template <int VECTOR_> struct Gradients {
     return {int64_t(column) * d.N * d.P * d.Q * d.Ky() + k};
   }
   MINIALEX_DEVICE Tap tap(int k) const { return {k}; }
-  MINIALEX_DEVICE const float* at(const Place& place, const Tap& tap, bool& valid) const {
+  MINIALEX_DEVICE const Number* at(const Place& place, const Tap& tap, bool& valid) const {
     const ConvDims& d = shape.dims;
     valid = place.offset >= 0 && tap.position < d.N * d.P * d.Q;
     return valid ? dy + place.offset + int64_t(tap.position) * d.Ky() : dy;
@@ -46,16 +47,17 @@ template <int VECTOR_> struct Gradients {
 };
 
 // B: what number (r, s, c) of a filter sees at each output position.
-template <int VECTOR_> struct Seen {
+template <class Number_, bool WHOLE> struct Seen {
+  using Number = Number_;
   static constexpr bool DEPTH_MAJOR = false;
-  static constexpr int VECTOR = VECTOR_;
+  static constexpr int VECTOR = WHOLE ? mma::whole_vector<Number> : 1;
   struct Place { int64_t offset; int r, s; };
   struct Tap { int64_t offset; int h, w; };             // of the window's corner
 
   const ConvShape& shape;
-  const float* x;
+  const Number* x;
   int first_channel;
-  MINIALEX_DEVICE Seen(const ConvShape& shape, const float* x, int group) : shape(shape), x(x), first_channel(group * shape.dims.Cg()) {}
+  MINIALEX_DEVICE Seen(const ConvShape& shape, const Number* x, int group) : shape(shape), x(x), first_channel(group * shape.dims.Cg()) {}
   MINIALEX_DEVICE Place place(int n) const {
     const ConvDims& d = shape.dims;
     int c, s;
@@ -71,7 +73,7 @@ template <int VECTOR_> struct Seen {
     const int n = shape.PQ.divide(k, pq), p = shape.Q.divide(pq, q), h = p * d.stride - d.before, w = q * d.stride - d.before;
     return {((int64_t(n) * d.H + h) * d.W + w) * d.Cx(), h, w};
   }
-  MINIALEX_DEVICE const float* at(const Place& place, const Tap& tap, bool& valid) const {
+  MINIALEX_DEVICE const Number* at(const Place& place, const Tap& tap, bool& valid) const {
     valid = unsigned(place.r + tap.h) < unsigned(shape.dims.H) && unsigned(place.s + tap.w) < unsigned(shape.dims.W);
     return valid ? x + place.offset + tap.offset : x;
   }
@@ -96,9 +98,9 @@ struct FilterOut {
 };
 
 // The bias gradients of a tile's maps, from the numbers of dy on their way to the product, not yet rounded: number k of a range goes to
-// chain k % 8 of its map, whatever the tile, and the chains are added in order.
-constexpr int CHAINS = 8;
+// chain k % CHAINS of its map, whatever the tile, and the chains are added in order.
 template <class Copy, int M> struct BiasGradients {
+  static constexpr int CHAINS = Copy::DOWN > 8 ? Copy::DOWN : 8;        // 16 of bfloat16 in whole vectors
   static constexpr int EACH = CHAINS / Copy::DOWN;      // chains of a thread
   static_assert(EACH * Copy::DOWN == CHAINS && Copy::COUNT % EACH == 0, "a thread's chains are the same in each step");
   using Shared = float[CHAINS][M];
@@ -120,8 +122,11 @@ template <class Copy, int M> struct BiasGradients {
   }
 };
 
-template <class Precision, class T, int VECTOR_DY, int VECTOR_X> struct Kernel {
-  using Multiply = mma::Product<Precision, T, Gradients<VECTOR_DY>, Seen<VECTOR_X>>;
+template <class Precision, class T, bool WHOLE_DY, bool WHOLE_X> struct Kernel {
+  using Number = typename Precision::Activation;
+  using A = Gradients<Number, WHOLE_DY>;
+  using B = Seen<Number, WHOLE_X>;
+  using Multiply = mma::Product<Precision, T, A, B>;
   using Biases = BiasGradients<typename Multiply::CopyA, T::M>;
   union Shared {
     typename Multiply::Shared tiles;
@@ -130,17 +135,18 @@ template <class Precision, class T, int VECTOR_DY, int VECTOR_X> struct Kernel {
 };
 
 // Block x: a tile, y: a group, z: a range of positions, whose slices lie `slice` numbers apart.  The first tile of a map has its db.
-template <class Precision, class T, int VECTOR_DY, int VECTOR_X>
-__global__ void __launch_bounds__(T::THREADS, T::BLOCKS) wgrad(ConvShape shape, Ranges ranges, const float* __restrict__ x, const float* __restrict__ dy,
-                                                               float* __restrict__ dw, float* __restrict__ db, int64_t slice, bool accumulate) {
-  using K = Kernel<Precision, T, VECTOR_DY, VECTOR_X>;
+template <class Precision, class T, bool WHOLE_DY, bool WHOLE_X>
+__global__ void __launch_bounds__(T::THREADS, T::BLOCKS) wgrad(ConvShape shape, Ranges ranges, const typename Precision::Activation* __restrict__ x,
+                                                               const typename Precision::Activation* __restrict__ dy, float* __restrict__ dw,
+                                                               float* __restrict__ db, int64_t slice, bool accumulate) {
+  using K = Kernel<Precision, T, WHOLE_DY, WHOLE_X>;
   MINIALEX_DYNAMIC_SHARED(typename K::Shared, shared);
   const ConvDims& d = shape.dims;
   const int width = d.R * d.S * d.Cg(), across = (width + T::N - 1) / T::N, group = blockIdx.y, range = blockIdx.z;
   const int m = int(blockIdx.x) / across * T::M, n = int(blockIdx.x) % across * T::N;
   typename K::Multiply product(shared.tiles);
   typename K::Biases biases;
-  product.run(Gradients<VECTOR_DY>(shape, dy, group), Seen<VECTOR_X>(shape, x, group), m, n, range * ranges.length, ranges.end(range, d.N * d.P * d.Q),
+  product.run(typename K::A(shape, dy, group), typename K::B(shape, x, group), m, n, range * ranges.length, ranges.end(range, d.N * d.P * d.Q),
               [&](const typename K::Multiply::CopyA& copy, int stage) { if (n == 0) biases.add(copy, stage); });
   product.each(m, n, FilterOut{dw + range * slice + int64_t(group) * d.Kg() * width, d.Kg(), width, accumulate});
   if (n > 0) return;
@@ -155,7 +161,7 @@ Ranges ranges_of_positions(const ConvDims& d) {
   return cut(positions, ranges < 128 ? ranges : needed > 128 ? needed : 128);
 }
 
-template <class Precision, class T, int VECTOR_DY, int VECTOR_X> void launch(const ConvWgrad& c, Stream stream) {
+template <class Precision, class T, bool WHOLE_DY, bool WHOLE_X> void launch(const ConvWgrad& c, Stream stream) {
   const ConvDims& d = c.dims;
   const Ranges ranges = ranges_of_positions(d);
   const int64_t width = int64_t(d.R) * d.S * d.Cg(), slice = weights_slice(d.w_size(), d.K);
@@ -163,8 +169,10 @@ template <class Precision, class T, int VECTOR_DY, int VECTOR_X> void launch(con
   float* dw = single ? c.dw : static_cast<float*>(c.workspace);
   float* db = single ? c.db : dw + d.w_size();
   const dim3 grid(narrow(ceil_div(d.Kg(), T::M) * ceil_div(width, T::N), "the number of tiles"), d.groups, ranges.count);
-  MINIALEX_LAUNCH((wgrad<Precision, T, VECTOR_DY, VECTOR_X>), grid, dim3(T::THREADS), sizeof(typename Kernel<Precision, T, VECTOR_DY, VECTOR_X>::Shared),
-                  stream, ConvShape(d), ranges, c.x, c.dy, dw, db, slice, single && c.accumulate);
+  using K = Kernel<Precision, T, WHOLE_DY, WHOLE_X>;
+  using Number = typename K::Number;
+  MINIALEX_LAUNCH((wgrad<Precision, T, WHOLE_DY, WHOLE_X>), grid, dim3(T::THREADS), sizeof(typename K::Shared), stream, ConvShape(d), ranges,
+                  c.x.as<Number>(), c.dy.as<Number>(), dw, db, slice, single && c.accumulate);
   if (!single) add_up({dw, 1, ranges.count, d.w_size() + d.K, slice}, WeightsOut{c.dw, c.db, d.w_size(), c.accumulate}, stream);
 }
 
@@ -179,10 +187,11 @@ size_t workspace_wgrad(const ConvDims& d) {
 
 template <class PRECISION, bool LARGE> void launch_wgrad(const ConvWgrad& c, Stream stream) {
   using T = std::conditional_t<LARGE, mma::Large, mma::Small>;
-  const bool dy_in_fours = c.dims.Kg() % 4 == 0 && c.dims.Ky() % 4 == 0, x_in_fours = c.dims.part() % 4 == 0;
-  if (dy_in_fours && x_in_fours) launch<PRECISION, T, 4, 4>(c, stream);
-  else if (dy_in_fours) launch<PRECISION, T, 4, 1>(c, stream);          // the first layer, whose pixels have three numbers
-  else launch<PRECISION, T, 1, 1>(c, stream);
+  constexpr int VECTOR = mma::whole_vector<typename PRECISION::Activation>;
+  const bool whole_dy = c.dims.Kg() % VECTOR == 0 && c.dims.Ky() % VECTOR == 0, whole_x = c.dims.part() % VECTOR == 0;
+  if (whole_dy && whole_x) launch<PRECISION, T, true, true>(c, stream);
+  else if (whole_dy && VECTOR == 4) launch<PRECISION, T, VECTOR == 4, false>(c, stream);       // the first layer, whose pixels have three numbers
+  else launch<PRECISION, T, false, false>(c, stream);
 }
 template void launch_wgrad<mma::TF32, true>(const ConvWgrad&, Stream);
 template void launch_wgrad<mma::TF32, false>(const ConvWgrad&, Stream);

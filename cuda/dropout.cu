@@ -13,13 +13,14 @@
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
 #include <minialex/philox.h>
+#include <minialex/stored.h>
 
 namespace minialex {
 namespace {
 
 constexpr int THREADS = 256;
 
-__global__ void __launch_bounds__(THREADS) dropout_direct(const float* x, float* y, DropoutDims dims, DropoutMask mask) {
+__global__ void __launch_bounds__(THREADS) dropout_direct(InArray x, OutArray y, DropoutDims dims, DropoutMask mask) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= dims.size()) return;
   const int64_t positions = int64_t(dims.H) * dims.W, channels = int64_t(mask.columns) * dims.C;
@@ -30,7 +31,7 @@ __global__ void __launch_bounds__(THREADS) dropout_direct(const float* x, float*
 
 // A block stays in one image of one column, so that a thread divides once.  Four channels that begin at a multiple of 4 are the
 // four words of one call.  No __restrict__: y may be x.
-__global__ void __launch_bounds__(THREADS) dropout_vector(const float* x, float* y, DropoutDims dims, DropoutMask mask, int blocks) {
+__global__ void __launch_bounds__(THREADS) dropout_vector(InArray x, OutArray y, DropoutDims dims, DropoutMask mask, int blocks) {
   const int row = blockIdx.x / blocks;                 // g * N + image
   const int quads = dims.C / 4, quad = (blockIdx.x - row * blocks) * THREADS + threadIdx.x;
   if (quad >= dims.H * dims.W * quads) return;
@@ -42,12 +43,12 @@ __global__ void __launch_bounds__(THREADS) dropout_vector(const float* x, float*
   store4(y + i, make_float4(dropped(a.x, four.x, mask), dropped(a.y, four.y, mask), dropped(a.z, four.z, mask), dropped(a.w, four.w, mask)));
 }
 
-__global__ void __launch_bounds__(THREADS) dropout_test_direct(const float* x, float* y, float factor, int64_t size) {
+__global__ void __launch_bounds__(THREADS) dropout_test_direct(InArray x, OutArray y, float factor, int64_t size) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i < size) y[i] = __fmul_rn(x[i], factor);
 }
 
-__global__ void __launch_bounds__(THREADS) dropout_test_vector(const float* x, float* y, float factor, int64_t size) {
+__global__ void __launch_bounds__(THREADS) dropout_test_vector(InArray x, OutArray y, float factor, int64_t size) {
   const int64_t i = (int64_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
   if (i + 4 <= size) {
     const float4 a = load4(x + i);

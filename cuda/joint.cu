@@ -6,6 +6,7 @@
 // Both add in the order of the fprops' sums, so a layer gives the same bits on one device and on two.
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
+#include <minialex/stored.h>
 
 namespace minialex {
 namespace {
@@ -23,13 +24,13 @@ MINIALEX_DEVICE int64_t bias_of(const JointSum::Dims& d, int64_t i) { return i /
 
 // No __restrict__: y may be p or q, and each thread reads its elements before it writes them.
 // Without biases -0 is added, which changes no number: x + -0 is x even where x is -0.
-__global__ void __launch_bounds__(THREADS) joint_sum_direct(JointSum::Dims d, const float* p, const float* q, const float* b, float* y) {
+__global__ void __launch_bounds__(THREADS) joint_sum_direct(JointSum::Dims d, InArray p, InArray q, const float* b, OutArray y) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i < d.size) y[i] = joined(p[i], q[i], b ? b[bias_of(d, i)] : -0.f);
 }
 
 // C is a multiple of 4, so a vector lies within one position, and its four biases are neighbours.
-__global__ void __launch_bounds__(THREADS) joint_sum_vector(JointSum::Dims d, const float* p, const float* q, const float* b, float* y) {
+__global__ void __launch_bounds__(THREADS) joint_sum_vector(JointSum::Dims d, InArray p, InArray q, const float* b, OutArray y) {
   const int64_t i = (int64_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
   if (i >= d.size) return;
   const float4 bias = b ? load4(b + bias_of(d, i)) : make_float4(-0.f, -0.f, -0.f, -0.f);

@@ -20,6 +20,8 @@ bool large_wgrad(const LinearDims& d) { return conv_mma::large_wgrad(as_conv(d))
 size_t workspace_fprop(const LinearDims& d) { return conv_mma::workspace_fprop(as_conv(d)); }
 size_t workspace_dgrad(const LinearDims& d) { return conv_mma::workspace_dgrad(as_conv(d)); }
 size_t workspace_wgrad(const LinearDims& d) { return conv_mma::workspace_wgrad(as_conv(d)); }
+size_t workspace_fprop_bf16(const LinearDims& d) { return conv_mma::workspace_fprop_bf16(as_conv(d)); }
+size_t workspace_dgrad_bf16(const LinearDims& d) { return conv_mma::workspace_dgrad_bf16(as_conv(d)); }
 
 template <class PRECISION, bool LARGE> void launch_fprop(const LinearFprop& c, Stream stream) {
   conv_mma::launch_fprop<PRECISION, LARGE>({as_conv(c.dims), c.x, c.w, c.b, c.y, c.relu, c.dropout, c.workspace}, stream);

@@ -158,7 +158,7 @@ void linear_fprop_rows(const LinearFprop& c, Stream stream) {
   const LinearDims& d = c.dims;
   const int sums = fprop_sums(d);
   MINIALEX_LAUNCH(linear_fprop_rows_kernel, grid(d, d.Ky(), d.Gy, sums), dim3(THREADS), 0, stream, d, c.x, c.w, c.b,
-                  sums > 1 ? static_cast<float*>(c.workspace) : c.y, chains_of(d.F));
+                  sums > 1 ? static_cast<float*>(c.workspace) : static_cast<float*>(c.y), chains_of(d.F));
   add_fprop_chains(c, stream);
 }
 
@@ -166,7 +166,7 @@ void linear_dgrad_rows(const LinearDgrad& c, Stream stream) {
   const LinearDims& d = c.dims;
   const int sums = dgrad_sums(d);
   MINIALEX_LAUNCH(linear_dgrad_rows_kernel, grid(d, d.F, d.Gx, sums), dim3(THREADS), 0, stream, d, c.dy, c.w,
-                  sums > 1 ? static_cast<float*>(c.workspace) : c.dx, chains_of(d.Ky()));
+                  sums > 1 ? static_cast<float*>(c.workspace) : static_cast<float*>(c.dx), chains_of(d.Ky()));
   add_dgrad_chains(c, stream);
 }
 

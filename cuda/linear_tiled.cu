@@ -190,7 +190,7 @@ template <class Tile> void fprop(const LinearFprop& c, Stream stream) {
   const FpropTask task{c.dims, c.x, c.w, c.b};
   const int sums = fprop_sums(c.dims);
   MINIALEX_LAUNCH((linear_chains<Tile, FpropTask>), (grid<Tile>(task, sums)), dim3(Tile::THREADS), 0, stream, task,
-                  sums > 1 ? static_cast<float*>(c.workspace) : c.y, chains_of(c.dims.F));
+                  sums > 1 ? static_cast<float*>(c.workspace) : static_cast<float*>(c.y), chains_of(c.dims.F));
   add_fprop_chains(c, stream);
 }
 
@@ -198,7 +198,7 @@ template <class Tile> void dgrad(const LinearDgrad& c, Stream stream) {
   const DgradTask task{c.dims, c.dy, c.w};
   const int sums = dgrad_sums(c.dims);
   MINIALEX_LAUNCH((linear_chains<Tile, DgradTask>), (grid<Tile>(task, sums)), dim3(Tile::THREADS), 0, stream, task,
-                  sums > 1 ? static_cast<float*>(c.workspace) : c.dx, chains_of(c.dims.Ky()));
+                  sums > 1 ? static_cast<float*>(c.workspace) : static_cast<float*>(c.dx), chains_of(c.dims.Ky()));
   add_dgrad_chains(c, stream);
 }
 

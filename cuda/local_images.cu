@@ -8,6 +8,7 @@
 #include <minialex/conv_direct.h>
 #include <minialex/kernel.h>
 #include <minialex/local_variants.h>
+#include <minialex/stored.h>
 
 namespace minialex {
 namespace {
@@ -24,8 +25,8 @@ struct Place {
 };
 
 __global__ void __launch_bounds__(THREADS, 2)
-    local_fprop_images_kernel(ConvDims d, const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ b,
-                              float* __restrict__ y, bool relu) {
+    local_fprop_images_kernel(ConvDims d, InArray x, const float* __restrict__ w, const float* __restrict__ b,
+                              OutArray y, bool relu) {
   const int steps = (d.N + IMAGES - 1) / IMAGES, Ky = d.Ky(), Cx = d.Cx(), part = d.part();
   const int64_t i = conv_direct::number();
   if (i >= int64_t(d.Gy) * steps * d.P * d.Q * Ky) return;
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(THREADS, 2)
   float total[IMAGES];
   MINIALEX_UNROLL for (int n = 0; n < IMAGES; ++n) total[n] = 0.f;
   for (int c = 0; c < d.parts(); ++c) {
-    const float* column = x + int64_t(first / Cx + c) * d.N * image + first % Cx;
+    const InArray column = x + int64_t(first / Cx + c) * d.N * image + first % Cx;
     ChainedSum sum[IMAGES];
     for (int r = 0; r < d.R; ++r) {
       const int h = d.stride * at.row - d.before + r;
@@ -43,7 +44,7 @@ __global__ void __launch_bounds__(THREADS, 2)
       for (int s = 0; s < d.S; ++s) {
         const int v = d.stride * at.column - d.before + s;
         if (v < 0 || v >= d.W) continue;
-        const float* seen = column + (int64_t(h) * d.W + v) * Cx;
+        const InArray seen = column + (int64_t(h) * d.W + v) * Cx;
         const float* row = w + conv_direct::filter<true>(d, at.row, at.column, k, r, s) + c * part;
         for (int j = 0; j < part; ++j) {
           const float weight = row[j];
@@ -62,8 +63,8 @@ __global__ void __launch_bounds__(THREADS, 2)
 }
 
 __global__ void __launch_bounds__(THREADS, 2)
-    local_dgrad_images_kernel(ConvDims d, const float* __restrict__ dy, const float* __restrict__ w, float* __restrict__ dx,
-                              const float* __restrict__ gate, float scale) {
+    local_dgrad_images_kernel(ConvDims d, InArray dy, const float* __restrict__ w, OutArray dx,
+                              InArray gate, float scale) {
   const int steps = (d.N + IMAGES - 1) / IMAGES, Ky = d.Ky(), Cx = d.Cx();
   const int64_t i = conv_direct::number();
   if (i >= int64_t(d.Gx) * steps * d.H * d.W * Cx) return;
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(THREADS, 2)
   float total[IMAGES];
   MINIALEX_UNROLL for (int n = 0; n < IMAGES; ++n) total[n] = 0.f;
   for (int first = group * d.Kg(); first < (group + 1) * d.Kg(); first += maps) {
-    const float* column = dy + int64_t(first / Ky) * d.N * image + first % Ky;
+    const InArray column = dy + int64_t(first / Ky) * d.N * image + first % Ky;
     ChainedSum sum[IMAGES];
     for (int r = 0; r < d.R; ++r) {
       const int from_p = at.row + d.before - r;        // stride * p, if a window has its tap r here
@@ -83,7 +84,7 @@ __global__ void __launch_bounds__(THREADS, 2)
         const int from_q = at.column + d.before - s;
         if (from_q < 0 || from_q % d.stride || from_q / d.stride >= d.Q) continue;
         const int p = from_p / d.stride, q = from_q / d.stride;
-        const float* sent = column + (int64_t(p) * d.Q + q) * Ky;
+        const InArray sent = column + (int64_t(p) * d.Q + q) * Ky;
         const float* row = w + conv_direct::filter<true>(d, p, q, first, r, s) + c;
         for (int k = 0; k < maps; ++k) {
           const float weight = row[int64_t(k) * d.R * d.S * d.Cg()];
@@ -96,11 +97,11 @@ __global__ void __launch_bounds__(THREADS, 2)
   MINIALEX_UNROLL for (int n = 0; n < IMAGES; ++n)
     if (at.first + n < d.N) {
       const int64_t place = (((int64_t(at.g) * d.N + at.first + n) * d.H + at.row) * d.W + at.column) * Cx + at.channel;
-      dx[place] = gate ? gated(gate[place], scale, total[n]) : total[n];
+      dx[place] = gate ? gated(gate[place], scale, as_stored(dx, total[n])) : total[n];
     }
 }
 
-__global__ void __launch_bounds__(THREADS) local_wgrad_vector_kernel(ConvDims d, const float* __restrict__ x, const float* __restrict__ dy,
+__global__ void __launch_bounds__(THREADS) local_wgrad_vector_kernel(ConvDims d, InArray x, InArray dy,
                                                                      float* __restrict__ dw, bool accumulate) {
   const int64_t i = conv_direct::number() * 4;
   const int Cg = d.Cg(), Cx = d.Cx(), Ky = d.Ky();
@@ -110,8 +111,8 @@ __global__ void __launch_bounds__(THREADS) local_wgrad_vector_kernel(ConvDims d,
   const int channel = k / d.Kg() * Cg + int(i % Cg);
   ChainedSum sum[4];
   if (h >= 0 && h < d.H && v >= 0 && v < d.W) {
-    const float* seen = x + int64_t(channel / Cx) * d.N * d.H * d.W * Cx + (int64_t(h) * d.W + v) * Cx + channel % Cx;
-    const float* sent = dy + int64_t(k / Ky) * d.N * d.P * d.Q * Ky + (int64_t(p) * d.Q + q) * Ky + k % Ky;
+    const InArray seen = x + int64_t(channel / Cx) * d.N * d.H * d.W * Cx + (int64_t(h) * d.W + v) * Cx + channel % Cx;
+    const InArray sent = dy + int64_t(k / Ky) * d.N * d.P * d.Q * Ky + (int64_t(p) * d.Q + q) * Ky + k % Ky;
     for (int n = 0; n < d.N; ++n) {
       const float4 four = load4(seen + int64_t(n) * d.H * d.W * Cx);
       const float error = sent[int64_t(n) * d.P * d.Q * Ky];

@@ -10,6 +10,7 @@
 // gradients: the host never looks at labels on a device, and a wrong one must not pass for a right one.
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
+#include <minialex/stored.h>
 
 namespace minialex {
 namespace {
@@ -22,7 +23,7 @@ constexpr int CHAIN = 4096;                             // additions one after a
 MINIALEX_DEVICE float larger(float a, float b) { return a > b || a != a ? a : b; }
 
 // log(total) - z, z the label's distance from the largest logit; a label outside reads nothing.
-MINIALEX_DEVICE float loss_of(const float* row, int label, int K, float largest, float total) {
+MINIALEX_DEVICE float loss_of(const InArray& row, int label, int K, float largest, float total) {
   return label >= 0 && label < K ? logf(total) - (row[label] - largest) : nanf("");
 }
 
@@ -32,12 +33,12 @@ MINIALEX_DEVICE float gradient(float p, int k, int label, int K, float scale) {
   return __fmul_rn(k == label ? p - 1.f : p, scale);
 }
 
-__global__ void __launch_bounds__(THREADS, 8) loss_fprop_direct(LossDims d, const float* __restrict__ x, const int32_t* __restrict__ labels,
-                                                             float* __restrict__ p, float* __restrict__ loss, float* __restrict__ dx,
+__global__ void __launch_bounds__(THREADS, 8) loss_fprop_direct(LossDims d, InArray x, const int32_t* __restrict__ labels,
+                                                             float* __restrict__ p, float* __restrict__ loss, OutArray dx,
                                                              float scale) {
   const int64_t n = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (n >= d.N) return;
-  const float* row = x + n * d.K;
+  const InArray row = x + n * d.K;
   float* out = p + n * d.K;
   float largest = row[0];
   for (int k = 1; k < d.K; ++k) largest = larger(row[k], largest);
@@ -55,12 +56,12 @@ __global__ void __launch_bounds__(THREADS, 8) loss_fprop_direct(LossDims d, cons
 }
 
 // Lane l adds the numbers l, l + 32, ...: 32 chains of K / 32, then five rounds of pairs whose order is that of the lanes.
-__global__ void __launch_bounds__(THREADS, 8) loss_fprop_warp(LossDims d, const float* __restrict__ x, const int32_t* __restrict__ labels,
-                                                           float* __restrict__ p, float* __restrict__ loss, float* __restrict__ dx, float scale) {
+__global__ void __launch_bounds__(THREADS, 8) loss_fprop_warp(LossDims d, InArray x, const int32_t* __restrict__ labels,
+                                                           float* __restrict__ p, float* __restrict__ loss, OutArray dx, float scale) {
   const int lane = int(threadIdx.x) % WARP;
   const int64_t n = int64_t(blockIdx.x) * WARPS + int(threadIdx.x) / WARP;
   if (n >= d.N) return;                                 // the whole warp
-  const float* row = x + n * d.K;
+  const InArray row = x + n * d.K;
   float* out = p + n * d.K;
   float largest = row[0];
   for (int k = lane; k < d.K; k += WARP) largest = larger(row[k], largest);
@@ -76,13 +77,13 @@ __global__ void __launch_bounds__(THREADS, 8) loss_fprop_warp(LossDims d, const 
 }
 
 __global__ void __launch_bounds__(THREADS) loss_bprop_direct(LossDims d, const float* __restrict__ p, const int32_t* __restrict__ labels,
-                                                             float* __restrict__ dx, float scale) {
+                                                             OutArray dx, float scale) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i < int64_t(d.N) * d.K) dx[i] = gradient(p[i], int(i % d.K), labels[i / d.K], d.K, scale);
 }
 
 __global__ void __launch_bounds__(THREADS) loss_bprop_vector(LossDims d, const float* __restrict__ p, const int32_t* __restrict__ labels,
-                                                             float* __restrict__ dx, float scale) {
+                                                             OutArray dx, float scale) {
   const int64_t i = (int64_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
   if (i >= int64_t(d.N) * d.K) return;
   const int label = labels[i / d.K], k = int(i % d.K);

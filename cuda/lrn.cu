@@ -15,7 +15,7 @@ constexpr int THREADS = 256;
 
 template <bool PAPER>
 __global__ void __launch_bounds__(THREADS)
-    lrn_fprop_direct(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
+    lrn_fprop_direct(InArray x, OutArray y, NormDims d, NormConstants n) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.size()) return;
   const int c = int(i % d.C);
@@ -24,11 +24,11 @@ __global__ void __launch_bounds__(THREADS)
 
 template <bool PAPER>
 __global__ void __launch_bounds__(THREADS)
-    lrn_bprop_direct(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d, NormConstants n) {
+    lrn_bprop_direct(InArray x, InArray dy, OutArray dx, NormDims d, NormConstants n) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.size()) return;
   const int here = int(i % d.C), radius = d.n / 2;
-  const float* pixel = x + (i - here);
+  const InArray pixel = x + (i - here);
   float through = 0, power_here = 0;
   for (int c = max(here - radius, 0); c <= min(here + radius, d.C - 1); ++c) {        // the windows that hold this channel
     const float scale = channel_scale(pixel, c, d.C, radius, n), power = norm_power<PAPER>(scale, n);
@@ -53,14 +53,14 @@ struct Place {
 
 template <int RADIUS, bool PAPER>
 __global__ void __launch_bounds__(THREADS)
-    lrn_fprop_vector(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
+    lrn_fprop_vector(InArray x, OutArray y, NormDims d, NormConstants n) {
   const Place at(d);
   if (at.active) store_quad(y + at.pixel * d.C + at.c, NormQuad<RADIUS, PAPER>(x + at.pixel * d.C, at.c, d.C, n).y());
 }
 
 template <int RADIUS, bool PAPER>
 __global__ void __launch_bounds__(THREADS)
-    lrn_bprop_vector(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d, NormConstants n) {
+    lrn_bprop_vector(InArray x, InArray dy, OutArray dx, NormDims d, NormConstants n) {
   MINIALEX_SHARED(float, throughs, [THREADS * 4]);
   const Place at(d);
   const int64_t pixel = at.active ? at.pixel * d.C : 0;  // threads without a pixel work on the first, for nothing

@@ -12,7 +12,7 @@ namespace {
 constexpr int THREADS = 128;
 
 // Each block has one row of y (fprop) or of x (bprop) of one image.
-__global__ void __launch_bounds__(THREADS) maxpool_fprop_direct(const float* __restrict__ x, float* __restrict__ y, PoolDims d) {
+__global__ void __launch_bounds__(THREADS) maxpool_fprop_direct(InArray x, OutArray y, PoolDims d) {
   const int image = blockIdx.x / d.P, p = blockIdx.x % d.P;
   x += int64_t(image) * d.H * d.W * d.C;
   y += int64_t(blockIdx.x) * d.Q * d.C;
@@ -26,8 +26,7 @@ __global__ void __launch_bounds__(THREADS) maxpool_fprop_direct(const float* __r
 }
 
 __global__ void __launch_bounds__(THREADS, 8)
-    maxpool_bprop_direct(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx,
-                         PoolDims d, bool relu) {
+    maxpool_bprop_direct(InArray x, InArray y, InArray dy, OutArray dx, PoolDims d, bool relu) {
   const int image = blockIdx.x / d.H, h = blockIdx.x % d.H;
   x += int64_t(image) * d.H * d.W * d.C;
   y += int64_t(image) * d.P * d.Q * d.C;
@@ -42,8 +41,8 @@ __global__ void __launch_bounds__(THREADS, 8)
 }
 
 // WINDOW and STRIDE of 0: as the dims say.
-template <int WINDOW, int STRIDE>
-__global__ void __launch_bounds__(THREADS) maxpool_fprop_vector(const float* __restrict__ x, float* __restrict__ y, PoolDims d) {
+template <class S, int WINDOW, int STRIDE>
+__global__ void __launch_bounds__(THREADS) maxpool_fprop_vector(const S* __restrict__ x, S* __restrict__ y, PoolDims d) {
   const int window = WINDOW ? WINDOW : d.window, stride = STRIDE ? STRIDE : d.stride;
   const int image = blockIdx.x / d.P, top = int(blockIdx.x % d.P) * stride, quads = d.C / 4;
   x += int64_t(image) * d.H * d.W * d.C;
@@ -62,9 +61,9 @@ __global__ void __launch_bounds__(THREADS) maxpool_fprop_vector(const float* __r
   }
 }
 
-template <int WINDOW, int STRIDE>
-__global__ void __launch_bounds__(THREADS)
-    maxpool_bprop_vector(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy, float* __restrict__ dx,
+template <class S, int WINDOW, int STRIDE>
+__global__ void __launch_bounds__(THREADS, 8)
+    maxpool_bprop_vector(const S* __restrict__ x, const S* __restrict__ y, const S* __restrict__ dy, S* __restrict__ dx,
                          PoolDims d, bool relu) {
   if (WINDOW) d.window = WINDOW;
   if (STRIDE) d.stride = STRIDE;
@@ -75,7 +74,7 @@ __global__ void __launch_bounds__(THREADS)
   dx += int64_t(blockIdx.x) * d.W * d.C;
   for (int i = threadIdx.x; i < d.W * quads; i += THREADS) {
     const int w = i / quads, c = (i - w * quads) * 4;
-    const auto value = [&](int r, int s, int channel) { return x[(int64_t(r) * d.W + s) * d.C + c + channel]; };
+    const auto value = [&](int r, int s, int channel) { return widened(x[(int64_t(r) * d.W + s) * d.C + c + channel]); };
     const Quad here = load_quad(x + (int64_t(h) * d.W + w) * d.C + c);
     Quad sum = pool_gradient(d, h, w, here, y + c, dy + c, value);
     MINIALEX_UNROLL for (int e = 0; e < 4; ++e) sum.v[e] = masked(relu, here.v[e], sum.v[e]);
@@ -99,12 +98,18 @@ void launch_bprop_direct(const PoolBprop& c, Stream stream) {
   MINIALEX_LAUNCH(maxpool_bprop_direct, blocks(c.dims, c.dims.H), dim3(THREADS), 0, stream, c.x, c.y, c.dy, c.dx, c.dims, c.relu);
 }
 void launch_fprop_vector(const PoolFprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.dims) ? maxpool_fprop_vector<3, 2> : maxpool_fprop_vector<0, 0>), blocks(c.dims, c.dims.P), dim3(THREADS), 0,
-                  stream, c.x, c.y, c.dims);
+  by_storage(c.x, [&](auto number) {
+    using S = decltype(number);
+    MINIALEX_LAUNCH((paper(c.dims) ? maxpool_fprop_vector<S, 3, 2> : maxpool_fprop_vector<S, 0, 0>), blocks(c.dims, c.dims.P), dim3(THREADS), 0,
+                    stream, c.x.as<S>(), c.y.as<S>(), c.dims);
+  });
 }
 void launch_bprop_vector(const PoolBprop& c, Stream stream) {
-  MINIALEX_LAUNCH((paper(c.dims) ? maxpool_bprop_vector<3, 2> : maxpool_bprop_vector<0, 0>), blocks(c.dims, c.dims.H), dim3(THREADS), 0,
-                  stream, c.x, c.y, c.dy, c.dx, c.dims, c.relu);
+  by_storage(c.x, [&](auto number) {
+    using S = decltype(number);
+    MINIALEX_LAUNCH((paper(c.dims) ? maxpool_bprop_vector<S, 3, 2> : maxpool_bprop_vector<S, 0, 0>), blocks(c.dims, c.dims.H), dim3(THREADS), 0,
+                    stream, c.x.as<S>(), c.y.as<S>(), c.dy.as<S>(), c.dx.as<S>(), c.dims, c.relu);
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 //   direct   1 float a thread, any size
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
+#include <minialex/stored.h>
 
 namespace minialex {
 namespace {
@@ -14,18 +15,18 @@ constexpr int THREADS = 256;
 MINIALEX_DEVICE float relu(float x) { return x > 0.f || x != x ? x : 0.f; }
 MINIALEX_DEVICE float masked(float y, float dy) { return y > 0.f ? dy : 0.f; }
 
-__global__ void __launch_bounds__(THREADS) relu_fprop_direct(const float* x, float* y, int64_t size) {
+__global__ void __launch_bounds__(THREADS) relu_fprop_direct(InArray x, OutArray y, int64_t size) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i < size) y[i] = relu(x[i]);
 }
 
-__global__ void __launch_bounds__(THREADS) relu_bprop_direct(const float* y, const float* dy, float* dx, int64_t size) {
+__global__ void __launch_bounds__(THREADS) relu_bprop_direct(InArray y, InArray dy, OutArray dx, int64_t size) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i < size) dx[i] = masked(y[i], dy[i]);
 }
 
 // No __restrict__: the op may work in place, where each thread reads its elements before it writes them.
-__global__ void __launch_bounds__(THREADS) relu_fprop_vector(const float* x, float* y, int64_t size) {
+__global__ void __launch_bounds__(THREADS) relu_fprop_vector(InArray x, OutArray y, int64_t size) {
   const int64_t i = (int64_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
   if (i + 4 <= size) {
     const float4 a = load4(x + i);
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(THREADS) relu_fprop_vector(const float* x, flo
   }
 }
 
-__global__ void __launch_bounds__(THREADS) relu_bprop_vector(const float* y, const float* dy, float* dx, int64_t size) {
+__global__ void __launch_bounds__(THREADS) relu_bprop_vector(InArray y, InArray dy, OutArray dx, int64_t size) {
   const int64_t i = (int64_t(blockIdx.x) * THREADS + threadIdx.x) * 4;
   if (i + 4 <= size) {
     const float4 a = load4(y + i), d = load4(dy + i);

@@ -15,7 +15,7 @@ constexpr int MOST_SHARED = 96 * 1024;                 // two blocks share an SM
 constexpr int MOST_SIDE = 99;                          // of a square: any more is too large anyhow, and its bytes may be beyond int64_t
 
 // ---- direct.  `map` points to a channel of an image.
-MINIALEX_DEVICE float square_scale(const float* map, int h, int w, const NormDims& d, const NormConstants& n) {
+MINIALEX_DEVICE float square_scale(const InArray& map, int h, int w, const NormDims& d, const NormConstants& n) {
   const int radius = d.n / 2;
   float squares = 0;
   for (int r = max(h - radius, 0); r <= min(h + radius, d.H - 1); ++r) {
@@ -43,7 +43,7 @@ struct Position {
 
 template <bool PAPER>
 __global__ void __launch_bounds__(THREADS)
-    spatial_norm_fprop_direct(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
+    spatial_norm_fprop_direct(InArray x, OutArray y, NormDims d, NormConstants n) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.size()) return;
   const Position at(i, d);
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(THREADS)
 
 template <bool PAPER>
 __global__ void __launch_bounds__(THREADS, 4)
-    spatial_norm_bprop_direct(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d,
+    spatial_norm_bprop_direct(InArray x, InArray dy, OutArray dx, NormDims d,
                               NormConstants n) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= d.size()) return;
@@ -94,7 +94,7 @@ struct Place {
 };
 
 // x of the tile and `border` positions around it.
-MINIALEX_DEVICE void load_tile(const float* x, float* tile, int border, const Place& place, const NormDims& d) {
+MINIALEX_DEVICE void load_tile(InArray x, float* tile, int border, const Place& place, const NormDims& d) {
   const int width = TILE + 2 * border;
   for (int i = place.warp; i < width * width; i += WARPS) {
     const int h = place.top - border + i / width, w = place.left - border + i % width;
@@ -124,7 +124,7 @@ MINIALEX_DEVICE float sum_column(const float* rows, int width, int i, int j, int
 
 template <bool PAPER>
 __global__ void __launch_bounds__(THREADS)
-    spatial_norm_fprop_tiled(const float* __restrict__ x, float* __restrict__ y, NormDims d, NormConstants n) {
+    spatial_norm_fprop_tiled(InArray x, OutArray y, NormDims d, NormConstants n) {
   MINIALEX_DYNAMIC_SHARED(float, shared);
   const Place place(d);
   const int radius = d.n / 2, width = TILE + 2 * radius;
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(THREADS)
 
 template <bool PAPER>
 __global__ void __launch_bounds__(THREADS)
-    spatial_norm_bprop_tiled(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx, NormDims d,
+    spatial_norm_bprop_tiled(InArray x, InArray dy, OutArray dx, NormDims d,
                              NormConstants n) {
   MINIALEX_DYNAMIC_SHARED(float, shared);
   const Place place(d);

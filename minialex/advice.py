@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .bf16 import widen
 from .layers import ConvReLU, LinearReLU, ReLU
 from .statistics import measure
 
@@ -55,7 +56,7 @@ def _updates(net: Any, sgd: Any) -> str:
 
 def _pictures(net: Any) -> str:
     """Whether the pictures of the last pass differ from each other."""
-    x = net.ops.to_host(net.inputs()[0])
+    x = widen(net.ops.to_host(net.inputs()[0]))
     spread = float(x.std(axis=1).mean())
     text = f"pixels of the last pictures differ by {spread:.0f} of 255 from picture to picture"
     return f"{text}: as they should" if spread > 5 else f"{text}: they are all alike; look at them with minialex store show"

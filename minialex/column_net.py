@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from .bf16 import widen
 from .branch import Branch
 from .columns import check_columns, device_bytes, held
 from .exchange import Exchange
 from .fuse import fuse_apart, in_cells
 from .layers import Layer, Run, SoftmaxLoss
 from .memory import Arena, Block, Buffers, Gradients, ShardedArena, in_turn, initial
-from .net import check_labels, shared_memory, show
+from .net import check_labels, shared_memory, show, storages
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
 
 
@@ -36,9 +37,10 @@ class Column:
         self.layers: list[Layer] = []                   # of one column
         self.shapes: list[Shape] = []                   # as Net's, of one column
         self.runs: list[Run] = []
-        self.others: dict[int, list] = {}               # joint layer -> arrays of the other columns' inputs, None at its own index
-        self.parts: dict[int, list] = {}                # layer that sums -> arrays of the products over the others' channels
-        self.sent: dict[int, list] = {}                 # joint layer -> gradients for the others
+        # joint layer -> arrays of each column, None at the own index and where there is nothing to keep
+        self.others: dict[int, list] = {}               # the other columns' inputs
+        self.parts: dict[int, list] = {}                # of a layer that sums: the products over the others' channels
+        self.sent: dict[int, list] = {}                 # gradients for the others
         self.received: dict[int, list] = {}             # and from them
 
     def beside(self):
@@ -50,7 +52,9 @@ class ColumnNet:
     """`layers` in as many columns as there are `places` (ops of one device each), ending in a SoftmaxLoss.  The face of a Net.
 
     overlap=False lets each exchange end before the next product begins, and nothing run beside another on a device (branch.py): the
-    same bits.  float32, as all kernels.
+    same bits.  float32, as all kernels, but activations and their gradients are stored as a Net's are.  Sums and gradients that are parts
+    of a sum stay float32, so that all is rounded once, as on one device; where activations are bfloat16, so that these parts have no place
+    in them, a column keeps its own part, too.
     Raises ShapeError for a network that does not lie in this many columns from its first layer on.
     """
 
@@ -60,7 +64,7 @@ class ColumnNet:
                  overlap: bool = True, arenas: int = 3):
         if not layers or not isinstance(layers[-1], SoftmaxLoss):
             raise ShapeError("a net ends in a SoftmaxLoss layer: append SoftmaxLoss('loss')")
-        self.places, self.ops, self.batch, self.seed = places, places[0], batch, seed
+        self.places, self.ops, self.batch, self.seed, self.storage = places, places[0], batch, seed, places[0].storage(self.dtype)
         shapes, ends = check_columns(layers, input, len(places))
         self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
         rules = self.ops.fused() if fuse else ()
@@ -124,14 +128,16 @@ class ColumnNet:
         ops, g, batch = column.ops, column.index, self.batch
         others = [h for h in range(len(self.places)) if h != g]
         params, grads = self.params.arenas()[g], self.grads.arenas()[g]
-        column.activations = Buffers(ops, column.shapes, self._shares[:len(column.shapes)], batch, self.dtype)
+        count = len(column.shapes)
+        kinds = storages(self.layers, self._shares, self.storage, self.dtype)
+        column.activations = Buffers(ops, column.shapes, self._shares[:count], batch, kinds[:count])
         sizes = [batch * shape.size for layer, shape in zip(column.layers[1:], column.shapes[1:], strict=False) if not layer.in_place]
         sizes += [batch * column.shapes[-1].size] if g == 0 else []             # the logits', taken first
-        column.gradients = Gradients(ops, sizes[::-1] if self._overlap else in_turn(sizes), self.dtype)
+        column.gradients = Gradients(ops, sizes[::-1] if self._overlap else in_turn(sizes), self.storage)
         column.spare = ops.empty((max(shape.C for shape in column.shapes),), self.dtype)        # a bias gradient that is known already
 
-        def arrays(shape: Shape, which) -> list:
-            return [ops.empty((batch * shape.size,), self.dtype) if h in which else None for h in range(len(self.places))]
+        def arrays(shape: Shape, which, dtype: str = self.dtype) -> list:
+            return [ops.empty((batch * shape.size,), dtype) if h in which else None for h in range(len(self.places))]
 
         for i, layer in enumerate(column.layers):
             keys = [key for key in params if key[0] == layer.name]
@@ -141,16 +147,17 @@ class ColumnNet:
             if not self.joint[i]:
                 continue
             x, y = column.shapes[i], column.shapes[i + 1]
+            summed = others if kinds[i + 1] == self.dtype else [*others, g]         # the own sum stands in y, where that can hold it
             if i == self._last:
-                column.parts[i] = arrays(y, others if g == 0 else [g])              # the sums that arrive, or the own that leaves
-                column.received[i] = arrays(y, [] if g == 0 else [0])               # the gradient of all logits
+                column.parts[i] = arrays(y, summed if g == 0 else [g])              # the sums that arrive, or the own that leaves
+                column.received[i] = arrays(y, [] if g == 0 else [0], self.storage) # the gradient of all logits
             else:
-                column.others[i], column.parts[i] = arrays(x, others), arrays(y, others)
-                column.sent[i], column.received[i] = arrays(x, others), arrays(x, others)
+                column.others[i], column.parts[i] = arrays(x, others, self.storage), arrays(y, summed)
+                column.sent[i], column.received[i] = arrays(x, others), arrays(x, summed)
 
     def bytes(self, batch: int, g: int = 0, arenas: int = 3) -> int:
         """Device memory of place g for steps of `batch` images."""
-        return device_bytes(self.layers, self.shapes[0], batch, g, arenas)
+        return device_bytes(self.layers, self.shapes[0], batch, g, arenas, np.dtype(self.storage).itemsize)
 
     def _check_room(self, arenas: int) -> None:
         """Refuses what a device has no room for before any of it is taken; places that share a device share its memory."""
@@ -276,17 +283,17 @@ class ColumnNet:
                               target.index, self._of(target.others[i][source.index], source.shapes[i]))
                              for source, target in self._pairs()])
         for column in self.columns:
-            a = column.activations.views(self._n)
-            self._product(column, i, column.index, a[i], a[i + 1])
+            a, own = column.activations.views(self._n), column.parts[i][column.index]
+            self._product(column, i, column.index, a[i], a[i + 1] if own is None else self._of(own, column.shapes[i + 1]))
         for source, target in self._pairs():
             self.exchange.finish(source.index, target.index)
         for column in self.columns:
             y = column.activations.views(self._n)[i + 1]
-            parts = [y if h == column.index else self._of(part, column.shapes[i + 1]) for h, part in enumerate(column.parts[i])]
+            parts = [y if part is None else self._of(part, column.shapes[i + 1]) for part in column.parts[i]]
             for h, part in enumerate(parts):
                 if h != column.index:
                     self._product(column, i, h, self._of(column.others[i][h], column.shapes[i]), part)
-            _sum(column, parts, column.index, column.runs[i].params["b"])
+            _sum(column, parts, column.index, column.runs[i].params["b"], y)
 
     def _product(self, column: Column, i: int, h: int, x, y) -> None:
         """y = the product over column h's channels x, without a bias."""
@@ -312,13 +319,13 @@ class ColumnNet:
                 grads = {"w": column.runs[i].grads[f"w{h}"], "b": column.runs[i].grads["b"] if h == g else self._spare(column, i)}
                 column.layers[i].wgrad(beside, read, dy[g], replace(column.runs[i], grads=grads))
             dx.append(column.gradients.next(x.shape))
-            self._gradient(column, i, g, dy[g], dx[g])
+            own = column.received[i][g]
+            self._gradient(column, i, g, dy[g], dx[g] if own is None else self._of(own, column.shapes[i]))
         for source, target in self._pairs():
             self.exchange.finish(source.index, target.index)
         for column in self.columns:
-            parts = [dx[column.index] if h == column.index else self._of(part, column.shapes[i])
-                     for h, part in enumerate(column.received[i])]
-            _sum(column, parts, column.index, None)
+            parts = [dx[column.index] if part is None else self._of(part, column.shapes[i]) for part in column.received[i]]
+            _sum(column, parts, column.index, None, dx[column.index])
         return dx
 
     def _gradient(self, column: Column, i: int, h: int, dy, dx) -> None:
@@ -333,9 +340,9 @@ class ColumnNet:
     def _gather(self, i: int) -> None:
         n, root = self._n, self.columns[0]
         y = root.activations.views(n)[i + 1]
-        parts = [y, *(self._of(part, root.shapes[i + 1]) for part in root.parts[i][1:])]
+        parts = [y if part is None else self._of(part, root.shapes[i + 1]) for part in root.parts[i]]
         for column in self.columns:
-            out = y if column is root else self._of(column.parts[i][column.index], column.shapes[i + 1])
+            out = parts[0] if column is root else self._of(column.parts[i][column.index], column.shapes[i + 1])
             run = column.runs[i]
             column.layers[i].fprop(column.ops, column.activations.views(n)[i], out,
                                    replace(run, params={"w": run.params["w"], "b": None}))
@@ -343,7 +350,7 @@ class ColumnNet:
                 self.exchange.start([(column.index, out, 0, parts[column.index])])
         for column in self.columns[1:]:
             self.exchange.finish(column.index, 0)
-        _sum(root, parts, 0, root.runs[i].params["b"])
+        _sum(root, parts, 0, root.runs[i].params["b"], y)
 
     def _spread(self, i: int, dy: list) -> list:
         """The gradient of the logits goes to all; each makes its own weights' gradient and its own column's."""
@@ -372,7 +379,7 @@ class ColumnNet:
 
     def _on_host(self, i: int) -> np.ndarray:
         columns = self._running(i - 1) if i and i - 1 != self._last else self.columns[:1]
-        return np.concatenate([column.ops.to_host(column.activations.views(self._n)[i]) for column in columns])
+        return np.concatenate([widen(column.ops.to_host(column.activations.views(self._n)[i])) for column in columns])
 
     def first_nonfinite(self) -> str | None:
         """Name of the first activation, gradient or weight with a NaN or infinity, in the order they are computed."""
@@ -384,10 +391,10 @@ class ColumnNet:
         return next((name for name, array in named() if not np.isfinite(array).all()), None)
 
 
-def _sum(column: Column, parts: list, own: int, b) -> None:
-    """parts[own] = (parts[0] + parts[1] + ...) + b, in this order on every place."""
-    total = parts[0]
+def _sum(column: Column, parts: list, own: int, b, y) -> None:
+    """y = (parts[0] + parts[1] + ...) + b, in this order on every place; y may be parts[own]."""
+    total, last = parts[0], len(parts) - 1
     for c in range(1, len(parts)):
-        out = parts[own] if c >= own else parts[0]
-        column.ops.joint_sum(total, parts[c], b if c == len(parts) - 1 else None, out)
+        out = y if c == last else parts[own] if c >= own else parts[0]
+        column.ops.joint_sum(total, parts[c], b if c == last else None, out)
         total = out

@@ -174,13 +174,14 @@ def check_columns(layers: Sequence[Layer], input: Shape, places: int) -> tuple[l
     return shapes, ends
 
 
-def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int, arenas: int = 3) -> int:
-    """Memory of one column's device for training steps of `batch` images in float32, from the shapes alone.
+def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int, arenas: int = 3, stored: int = FLOAT) -> int:
+    """Memory of one column's device for training steps of `batch` images, activations in numbers of `stored` bytes, from the shapes alone.
 
     Parameters (`arenas` times: with gradient and momentum), activations and a gradient of each, what an exchange brings and takes, two
     inputs and as many batches of records, and one more of the largest as the kernels' workspaces.
     """
-    x, reads, weights, image, largest = input, "", 0, 3 * input.features, 0
+    x, reads, weights, image, summed, largest = input, "", 0, 2 * input.features, input.features, 0
+    own = stored < FLOAT                                        # sums that have no place in what is stored
     for layer in layers:
         y = layer.out_shape(x)
         if y.columns == 1 and column > 0 and not layer.joint(x):
@@ -188,11 +189,12 @@ def device_bytes(layers: Sequence[Layer], input: Shape, batch: int, column: int,
         weights += sum(math.prod(block.shape) + 64 for block in held(layer, x, column))
         weights += sum(math.prod(shape) for shape in layer.scratch(x).values())
         if layer.joint(x):
-            image += 2 * y.features if y.columns == 1 else (x.columns - 1) * (3 * x.features + y.features)
+            summed += 2 * y.features if y.columns == 1 else (x.columns - 1 + own) * (x.features + y.features) + (x.columns - 1) * x.features
+            image += 0 if y.columns == 1 else (x.columns - 1) * x.features
         if not (layer.in_place and "y" not in reads) and (y.columns > 1 or column == 0):
             image += 2 * y.features
         largest, x, reads = max(largest, y.features), y, layer.bprop_reads
-    return FLOAT * (arenas * weights + batch * (image + largest))
+    return FLOAT * (arenas * weights + batch * (summed + largest)) + stored * batch * image
 
 
 def plan(layers: Sequence[Layer], input: Shape, batch: int, devices: Sequence[str] = ()) -> str:

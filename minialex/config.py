@@ -22,7 +22,7 @@ class Config:
     recipe: str
     data: str | None = None                 # None: the embedded pictures
     device: str = "cpu"
-    precision: str = "float32"              # of the operands of products; sums and parameters are float32
+    precision: str = "float32"              # of products, and in bf16 of activations; sums and parameters are float32
     batch: int = 128
     epochs: int = 90
     rate: float = 0.01

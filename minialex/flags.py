@@ -151,7 +151,8 @@ def training_parser(parser: argparse.ArgumentParser | None = None) -> argparse.A
     group = parser.add_argument_group("machine")
     group.add_argument("--device", metavar="DEVICE", help=f"{DEVICES} (cuda:0 where a GPU is ready) (default: cpu)")
     group.add_argument("--precision", choices=PRECISIONS,
-                       help="of products; all but float32 on tensor cores; sums and weights stay float32 (default: float32)")
+                       help="of products; all but float32 on tensor cores; sums and weights stay float32, bf16 stores activations so, too "
+                            "(default: float32)")
     group.add_argument("-j", "--workers", type=whole(1), metavar="N",
                        help="threads that decode, read and compute; never changes a bit (default: 2)")
     group.add_argument("--no-fuse", dest="fuse", action="store_const", const=False,

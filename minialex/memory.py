@@ -154,20 +154,23 @@ def initial(spec: ParamSpec, layer: str, seed: int) -> np.ndarray:
 class Buffers:
     """Activations of a net for up to `batch` images in one flat array, contiguous for any smaller number of images too.
 
-    `shares[i]` is the index of the earlier activation whose memory activation i uses (layers in place), or None.  Activation 0, the input,
-    has two memories: while one is read the other may be filled (upload.py).  `turn` says which one is read; the second, number 1, is
-    made when it is first asked for.
+    `dtypes[i]` is what activation i is stored as; one that is not stored as the input is has an array of its own.  `shares[i]` is the index
+    of the earlier activation whose memory activation i uses (layers in place), or None.  Activation 0, the input, has two memories: while
+    one is read the other may be filled (upload.py).  `turn` says which one is read; the second, number 1, is made when it is first asked
+    for.
     """
 
-    def __init__(self, ops, shapes: list[Shape], shares: list[int | None], batch: int, dtype: str):
+    def __init__(self, ops, shapes: list[Shape], shares: list[int | None], batch: int, dtypes: list[str]):
         self.shapes, self.starts, self.turn = shapes, [], 0
-        end = 0
-        for shape, share in zip(shapes, shares, strict=True):
-            self.starts.append(self.starts[share] if share is not None else end)
-            if share is None:
+        end, own = 0, [kind != dtypes[0] for kind in dtypes]
+        for shape, share, apart in zip(shapes, shares, own, strict=True):
+            self.starts.append(self.starts[share] if share is not None else 0 if apart else end)
+            if share is None and not apart:
                 end += -(-shape.size * batch // ALIGN) * ALIGN
-        self.flat, self._second = ops.empty((end,), dtype), None
-        self._make_second = lambda: ops.empty((shapes[0].size * batch,), dtype)
+        whole, self._second = ops.empty((end,), dtypes[0]), None
+        self._flats = [ops.empty((shape.size * batch,), kind) if apart else whole
+                       for shape, kind, apart in zip(shapes, dtypes, own, strict=True)]
+        self._make_second = lambda: ops.empty((shapes[0].size * batch,), dtypes[0])
         self._views: dict[tuple[int, int], list] = {}
 
     def views(self, n: int, turn: int | None = None) -> list:
@@ -176,8 +179,8 @@ class Buffers:
         if (n, turn) not in self._views:
             if len(self._views) > 8:                       # a run uses four: the batch and the last, smaller one, with either input
                 self._views.clear()
-            made = self._views[n, turn] = [self.flat[start:start + shape.size * n].reshape(shape.array(n))
-                                           for start, shape in zip(self.starts, self.shapes, strict=True)]
+            made = self._views[n, turn] = [flat[start:start + shape.size * n].reshape(shape.array(n))
+                                           for flat, start, shape in zip(self._flats, self.starts, self.shapes, strict=True)]
             if turn:
                 self._second = self._make_second() if self._second is None else self._second
                 made[0] = self._second[:made[0].size].reshape(made[0].shape)

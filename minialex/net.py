@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from .bf16 import widen
 from .branch import Branch
 from .fuse import fuse as fuse_layers
 from .fuse import in_cells
-from .layers import Layer, Run, SoftmaxLoss
+from .layers import Conv, Layer, Linear, Run, SoftmaxLoss
 from .memory import ALIGN, Arena, Buffers, Gradients, host_room, in_turn, initial
 from .spec import DeviceMemoryError, MiniAlexError, Shape, ShapeError
 
@@ -45,10 +46,17 @@ def show(net, pictures: np.ndarray) -> None:
     """Net.show, of one place or several."""
     pictures = np.ascontiguousarray(pictures, net.dtype)
     for ops, x in zip(net.places, net.inputs(pictures.shape[1]), strict=True):
-        if pictures.shape == x.shape:
+        if pictures.shape == x.shape and net.storage == net.dtype:
             ops.from_host(pictures, out=x)
         else:
             ops.cells_fprop(ops.from_host(pictures), x, cell=max(1, pictures.shape[2] // x.shape[2]))
+
+
+def storages(body: list[Layer], shares: list[int | None], storage: str, dtype: str) -> list[str]:
+    """For the input and each layer's output what it is stored as: `storage`, but logits that a product writes, and the loss reads, as they
+    are summed."""
+    logits = dtype if body and isinstance(body[-1], Conv | Linear) and shares[-1] is None else storage
+    return [storage] * len(body) + [logits]
 
 
 class Net:
@@ -58,6 +66,9 @@ class Net:
     (layers/cells.py), which `augment_fprop` writes as well; `show` fills it with pictures of the host.  `arenas`: how many arrays of all
     parameters the device must have room for, 3 with SGD's velocity.  overlap=False: a device makes no gradients of weights beside the
     layers below (branch.py); the same bits.
+
+    Activations and their gradients are stored as `ops.storage(dtype)` says when the net is made: as bfloat16 in precision "bf16" of a
+    compiled backend.  All else is `dtype`, as are the logits.
     """
 
     def __init__(self, layers: list[Layer], input: Shape, batch: int, ops, *, seed: int = 0, dtype: str = "float32", fuse: bool = True,
@@ -65,6 +76,7 @@ class Net:
         if not layers or not isinstance(layers[-1], SoftmaxLoss):
             raise ShapeError("a net ends in a SoftmaxLoss layer: append SoftmaxLoss('loss')")
         self.ops, self.places, self.batch, self.dtype, self.seed = ops, [ops], batch, dtype, seed
+        self.storage = ops.storage(dtype)
         self._ordinals = {layer.name: i for i, layer in enumerate(layers)}
         if len(self._ordinals) != len(layers):
             raise ShapeError("two layers of a net have the same name; give each its own")
@@ -99,7 +111,7 @@ class Net:
         for key, spec in specs.items():
             self.params.fill(key, initial(spec, key[0], seed))
 
-        self._activations = Buffers(ops, self.shapes, self._shares, batch, dtype)
+        self._activations = Buffers(ops, self.shapes, self._shares, batch, storages(body, self._shares, self.storage, dtype))
         self.probabilities = ops.empty((batch, self.classes), dtype)
         self._losses = ops.empty((batch,), dtype)
         self.labels = ops.empty((batch,), "int32")            # of the last pass
@@ -112,10 +124,13 @@ class Net:
         second input, and workspaces of the kernels (the largest output and filters).  On the host, where blocks of images share
         gradients, only the least it takes: parameters and activations."""
         sizes = [shape.size for shape in self.shapes]
-        image = sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
+        number, stored = np.dtype(self.dtype).itemsize, np.dtype(self.storage).itemsize
+        image = stored * sum(size for size, share in zip(sizes, self._shares, strict=True) if share is None)
         if hasattr(self.ops, "kernels"):
-            image += sum(map(sum, self._sizes)) + 2 * sizes[0] + max(sizes[1:], default=0) + self.classes + 2
-        return (self._fixed + batch * image) * np.dtype(self.dtype).itemsize
+            records, logits = sizes[0], (number - stored) * self.classes
+            image += stored * (sum(map(sum, self._sizes)) + sizes[0])
+            image += number * (records + max(sizes[1:], default=0) + self.classes + 2) + logits
+        return number * self._fixed + batch * image
 
     def _check_room(self) -> None:
         """Refuses what the device has no room for before any of it is taken.  On the host the kernel would grant it all, and end the
@@ -137,8 +152,8 @@ class Net:
         every = [ops.image_ranges(n, self._largest) for n in range(1, self.batch + 1)]     # fewer images may have more ranges: 60 than 100
         most = max(map(len, every))
         self._block = max(stop - start for ranges in every for blocks in ranges for start, stop in blocks)
-        self._whole = Gradients(ops, [size * self.batch for size in self._sizes[0]], self.dtype)
-        self._slots = [Gradients(ops, [size * self._block for size in self._sizes[1]], self.dtype) for _ in range(ops.workers())]
+        self._whole = Gradients(ops, [size * self.batch for size in self._sizes[0]], self.storage)
+        self._slots = [Gradients(ops, [size * self._block for size in self._sizes[1]], self.storage) for _ in range(ops.workers())]
 
         lower = {layer.name for layer in self.layers[:self._split]}
         ends = (self.params.offsets[key] + spec.size for key, spec in self.params.specs.items() if key[0] in lower)
@@ -281,7 +296,7 @@ class Net:
         names = [layer.output() for layer in self.layers]
         if name not in names:
             raise MiniAlexError(f"no layer is called {name!r}; this net has {', '.join(names)}")
-        return self.ops.to_host(self._activations.views(self._n)[names.index(name) + 1])
+        return widen(self.ops.to_host(self._activations.views(self._n)[names.index(name) + 1]))
 
     def first_nonfinite(self) -> str | None:
         """Name of the first activation, gradient or weight with a NaN or infinity, in the order they are computed."""
@@ -290,4 +305,4 @@ class Net:
         named += [(f"weight {k[0]}.{k[1]}", v) for k, v in self.params.items()]
         named += [(f"activation {layer.name}", y) for layer, y in zip(self.layers, views[1:], strict=True)]
         named += [(f"gradient {k[0]}.{k[1]}", v) for k, v in self.grads.items()]
-        return next((name for name, array in named if not np.isfinite(self.ops.to_host(array)).all()), None)
+        return next((name for name, array in named if not np.isfinite(widen(self.ops.to_host(array))).all()), None)

@@ -12,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Of the operands of products; sums and storage are float32.  bf16x3 and bf16x6 split each operand into 2 or 3 bf16 numbers and
-# add up 3 or 6 of their products: about 16 bits of each product, and all 24 (cuda/include/minialex/split_bf16.h).
+# Of the operands of products; sums are float32, and so is what is stored, but for activations in bf16.  bf16x3 and bf16x6 split each
+# operand into 2 or 3 bf16 numbers and add up 3 or 6 of their products: about 16 bits of each product, and all 24
+# (cuda/include/minialex/split_bf16.h).
 PRECISIONS = ("float32", "tf32", "bf16", "bf16x3", "bf16x6")
+BF16 = "uint16"                             # dtype of device arrays of bfloat16, which no array library has; used for nothing else
 
 
 class MiniAlexError(Exception):

@@ -229,7 +229,7 @@ class Trainer:
         """Seconds per image of one forward and backward pass on a fraction of a batch of zeros; changes no weight."""
         n = min(self.net.batch, 16)
         for ops, x in zip(self.places, self.net.inputs(n), strict=True):
-            ops.from_host(np.zeros(x.shape, self.net.dtype), out=x)
+            ops.from_host(np.zeros(x.shape, x.dtype), out=x)
         for _ in range(2):                                          # the first pass pays for fresh memory
             start = time.monotonic()
             self.net.fprop(np.zeros(n, np.int32), n=n, training=True)

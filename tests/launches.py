@@ -23,11 +23,11 @@ def step(name: str, batch: int, precision: str = "float32") -> StepGraph:
     initial, net.initial = net.initial, lambda spec, layer, seed: np.zeros(spec.shape, np.float32)
     try:
         ops = backends.load("emulated").kernels.on(0)
+        ops.set_precision(precision)
         recipe = recipe_of(name)
         made = net.Net(recipe.build(recipe.classes), recipe.input, batch, ops)
     finally:
         net.initial = initial
-    ops.set_precision(precision)
     for each in (ops, *(branch.ops for branch in made.branches)):
         each.memory.workspace(WORKSPACE)
     graph = StepGraph(made, SGD(made))

@@ -34,12 +34,13 @@ BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 # The same name in PTX and in SASS.
 PTX = {
     "load4": r"ld\.global\S*\.v4\.", "store4": r"st\.global\S*\.v4\.",
-    "shared4": r"ld\.shared\S*\.v4\.",
+    "load2": r"ld\.global\S*\.v2\.", "store2": r"st\.global\S*\.(?:v2\.|[bu]64)", "shared4": r"ld\.shared\S*\.v4\.",
     "mma_tf32": r"mma\.sync\S*\.m16n8k8\S*\.tf32", "mma_bf16": r"mma\.sync\S*\.m16n8k16\S*\.bf16",
     "ldmatrix": r"ldmatrix\.", "cp_async": r"cp\.async\.c[ag]\.", "atomic": r"(?:atom|red)\.", "float64": r"\S*\.f64\b",
     "local": r"(?:ld|st)\.local\b", "call": r"call\b"}
 SASS = {
-    "load4": r"LDG\.E\S*\.128", "store4": r"STG\.E\S*\.128", "shared4": r"LDS\S*\.128",
+    "load4": r"LDG\.E\S*\.128", "store4": r"STG\.E\S*\.128", "load2": r"LDG\.E\S*\.64", "store2": r"STG\.E\S*\.64",
+    "shared4": r"LDS\S*\.128",
     "mma_tf32": r"HMMA\.1688\.F32\.TF32", "mma_bf16": r"HMMA\.16816\.F32\.BF16",
     "ldmatrix": r"LDSM\.", "cp_async": r"LDGSTS\.", "atomic": r"(?:ATOM[GS]?|REDG?)\b",
     "float64": r"D(?:ADD|MUL|FMA|SETP|MNMX)\b|\S*\.F64\b", "local": r"(?:LDL|STL)\b"}
@@ -47,14 +48,15 @@ FORBIDDEN = ("atomic", "float64", "local", "call")
 
 # A kernel whose name matches holds each of these instructions.  The variants' names in the corridor map stand on it.
 CLAIMS = (
-    (r"\w+_vector\b", ("store4",)),
-    (r"(?!augment)\w+_vector\b", ("load4",)),               # augment reads bytes
+    (r"\w+_vector\b(?!<bf16)", ("store4",)),
+    (r"(?!augment)\w+_vector\b(?!<bf16)", ("load4",)),      # augment reads bytes
+    (r"\w+_vector<bf16|lrn_maxpool_[fb]prop_tiled<bf16", ("load2", "store2")),         # four numbers in 8 bytes
     (r"\w+<Quad>|sgd_update_kernel<4>", ("load4", "store4")),
     (r"\w+_tiled<GemmTile<|linear_(?:chains|wgrad_chain)<GemmTile<", ("shared4", "store4")),
     (r"conv_(?:fprop|dgrad)_tiled<|linear_(?:chains|wgrad_chain)<", ("load4",)),
-    (r"lrn_maxpool_[fb]prop_tiled\b|linear_(?:fprop|wgrad)_rows_kernel", ("load4",)),
+    (r"lrn_maxpool_[fb]prop_tiled<float|linear_(?:fprop|wgrad)_rows_kernel", ("load4",)),
     (r"conv_mma::\w+<mma::TF32", ("mma_tf32", "cp_async")),
-    (r"conv_mma::\w+<mma::BF16X[36]", ("cp_async",)),
+    (r"conv_mma::\w+<mma::BF16X[36]|conv_mma::\w+<mma::BF16, .*>, 1\b", ("cp_async",)),          # of bf16 those in whole vectors
     (r"conv_mma::\w+<mma::BF16\b|conv_mma::[fd](?:prop|grad)<", ("ldmatrix",)),
     (r"conv_mma::\w+<mma::BF16", ("mma_bf16",)),
 )
@@ -206,7 +208,7 @@ def faults(kernels: Iterable[Kernel], claims=CLAIMS) -> list[str]:
 def row_name(name: str) -> str:
     """Instances of one template share a row, but for the choices that the map names: type and tile."""
     base, _, arguments = name.partition("<")
-    words = re.findall(r"\b(?:TF32|BF16(?:X[36])?|Quad|float|Tanh|Sigmoid)\b", arguments)
+    words = re.findall(r"\b(?:TF32|BF16(?:X[36])?|Quad|float|bf16|Tanh|Sigmoid)\b", arguments)
     words += [f"{m}x{n}" for m, n in re.findall(r"Tile<(\d+), (\d+)", arguments)]
     return base + (f"<{' '.join(words)}>" if words else "")
 

@@ -24,14 +24,15 @@ import two_devices
 from proofs import Weights
 
 from minialex.backends.signatures import OPS
+from minialex.bf16 import narrow, widen
 from minialex.column_net import ColumnNet
 from minialex.graph import StepGraph
 from minialex.net import Net
 from minialex.nets import recipe as recipe_of
 from minialex.optim import SGD
-from minialex.spec import DeviceError, ShapeError, pool_extent
+from minialex.spec import BF16, DeviceError, ShapeError, pool_extent
 from minialex.testing import cases
-from minialex.testing.onhost import PLAIN
+from minialex.testing.onhost import PLAIN, as_read
 
 MODES = (dict(order="forward", streams="now"), dict(order="random:7", streams="lazy"))
 NO_TABLE = {"empty", "from_host", "to_host", "sum_partials", *PLAIN}
@@ -155,12 +156,16 @@ def calls(op: str, case: Any, rng: np.random.Generator) -> Iterator[dict[str, An
 
 def ring(kernels, op: str, arguments: dict[str, Any], variant: str) -> None:
     """One call with every array in an allocation of its own, and what it wrote copied back and looked at."""
-    device = {name: kernels.empty(a.shape) if isinstance(a, Out) else kernels.from_host(a) if isinstance(a, np.ndarray) else a
-              for name, a in arguments.items()}
+    given = as_read(kernels, op, variant, arguments)
+    stored = BF16 if any(getattr(a, "dtype", None) == BF16 for a in given.values()) else "float32"
+    if stored == BF16 and given.get("gate") is not None:
+        given["gate"] = narrow(given["gate"])
+    device = {name: kernels.empty(a.shape, stored if name in ("y", "dx") else "float32") if isinstance(a, Out) else
+              kernels.from_host(a) if isinstance(a, np.ndarray) else a for name, a in given.items()}
     getattr(kernels, op)(**device, variant=variant)
     for name, a in arguments.items():
         if isinstance(a, Out):
-            assert np.isfinite(kernels.to_host(device[name])).all(), f"{op} ({variant}): {name} has elements that are no numbers"
+            assert np.isfinite(widen(kernels.to_host(device[name]))).all(), f"{op} ({variant}): {name} has elements that are no numbers"
     kernels.memory.extension.stream_synchronize(kernels.memory.stream())
 
 

@@ -16,6 +16,7 @@ from conftest import BACKENDS, compiled_backends, load_or_skip
 
 from minialex.spec import PRECISIONS, DeviceMemoryError, DTypeError, LayoutError, MiniAlexError, ShapeError
 from minialex.testing import refused
+from minialex.testing.onhost import as_read
 
 ONE_ROW = ()            # ops whose table has "direct" alone
 
@@ -26,8 +27,8 @@ def kernels(request):
     return load_or_skip(request.param).kernels
 
 
-def on_device(kernels, call):
-    return {name: kernels.from_host(array) for name, array in call.arrays.items()}
+def on_device(kernels, call, variant=None):
+    return {name: kernels.from_host(array) for name, array in as_read(kernels, call.op, variant, call.arrays).items()}
 
 
 def refuses(kernels, call, error, device, **changes):
@@ -186,7 +187,7 @@ def test_a_variant_runs_a_shape_or_says_why_not(kernels, op):
     """Of three channels, which no vector of four divides."""
     call = right(op, C=3, H=7)
     for variant in kernels.variants(op):
-        device = on_device(kernels, call)
+        device = on_device(kernels, call, variant)
         try:
             getattr(kernels, op)(**device, **call.options, variant=variant)
         except ShapeError as error:

@@ -8,9 +8,11 @@ from conftest import compiled_backends, load_or_skip
 
 from minialex.backends import load
 from minialex.backends.cpu import winograd
+from minialex.bf16 import narrow, widen
 from minialex.net import Net
 from minialex.nets import recipe as recipe_of
 from minialex.optim import SGD
+from minialex.spec import BF16
 from minialex.testing import assert_bits_equal
 
 on_each = pytest.mark.parametrize("backend", compiled_backends())
@@ -58,6 +60,22 @@ def test_fused_and_plain_nets_have_the_same_bits(backend, precision, monkeypatch
     assert len(fused.layers) < len(plain.layers)
     assert a.tolist() == b.tolist()
     assert_bits_equal(ops.to_host(fused.params.flat), ops.to_host(plain.params.flat), "weights after two steps")
+
+
+@on_each
+def test_activations_of_half_the_bytes_train_to_nearly_the_same_losses(backend):
+    """Eight bits of each number are kept: a hundredth of the losses, which a step more leaves."""
+    ops, cpu = load_or_skip(backend).kernels.on(0), load("cpu")
+    ops.set_precision("bf16")
+    (got, net), (want, other) = (train(which, "tiny", 6, 3, rate=0.05) for which in (ops, cpu))
+    assert (np.abs(got - want) <= 0.01 * want).all(), (got, want)
+    assert (np.abs(got[:-1] - want[1:]) > 0.01 * want[1:]).all(), "these losses cannot tell one step from the next"
+    assert net.storage == BF16 != other.storage and net.input().nbytes == other.input().nbytes // 2
+    seen, wide = net.activation("pool2"), other.activation("pool2")
+    assert seen.dtype == np.float32 and (widen(narrow(seen)) == seen).all() and 0 < np.abs(seen - wide).mean() < 0.03 * wide.mean()
+    assert net.first_nonfinite() is None
+    net.show(np.full(net.picture.array(6), np.nan, np.float32))
+    assert net.first_nonfinite() == "input"
 
 
 @on_each

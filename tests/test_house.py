@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "minialex"
 
 # Module (or package) -> what of minialex it may import.  Every module needs an entry here, or below one.
-FLOOR_0 = ("spec", "files", "philox")
+FLOOR_0 = ("spec", "files", "philox", "bf16")
 FLOOR_1 = ("spec", "layers")
 FLOOR_2 = (*FLOOR_1, "nets", "columns")
 FLOOR_3 = (*FLOOR_0, *FLOOR_2, "memory", "exchange", "upload", "branch", "fuse", "net", "column_net")
@@ -32,7 +32,7 @@ FLOOR_5 = (*FLOOR_4, "graph", "backends", "placement", "evaluate", "predictions"
 FLOOR_6 = (*FLOOR_5, "train", "report")
 FLOOR_7 = (*FLOOR_6, "flags", "verbs", "cli", "bench", "testing", "reproduce")
 MAY_IMPORT = {
-    "__init__": (), "spec": (), "files": (), "philox": (),
+    "__init__": (), "spec": (), "files": (), "philox": (), "bf16": ("spec",),
     "layers": FLOOR_1,
     "backends.signatures": (), "backends.checks": ("spec",), "backends.__init__": ("spec",),
     "backends.reference": ("spec", "backends.checks", "backends.reference"),        # its own Philox: an oracle judges philox.py
@@ -56,7 +56,7 @@ MAY_IMPORT = {
 # Beyond the standard library.  The declarations need nothing; the oracle and the fast NumPy path only NumPy.
 ONLY_STDLIB = ("__init__", "spec", "files", "guardian", "layers", "nets", "columns", "fuse",
                "backends.signatures", "backends.checks", "backends.__init__")
-ONLY_NUMPY = ("philox", "memory", "exchange", "net", "column_net", "optim", "graph", "backends.reference", "backends.cpu",
+ONLY_NUMPY = ("philox", "bf16", "memory", "exchange", "net", "column_net", "optim", "graph", "backends.reference", "backends.cpu",
               "backends.compiled", "backends.library", "backends.emulated", "testing")
 # Where installed: the bench's peer, the extras' arrays and messages.
 PEERS = {"bench": {"torch", "cupy"}, "backends.cuda": {"cupy"}, "distributed": {"mpi4py", "cupy"}}

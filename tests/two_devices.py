@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from minialex.bf16 import narrow
 from minialex.column_net import ColumnNet
 from minialex.layers import LRN, AvgPool, Conv, Dropout, Linear, MaxPool, ReLU, Sigmoid, SoftmaxLoss, SpatialNorm, Tanh
 from minialex.net import Net
 from minialex.optim import SGD
-from minialex.spec import Shape
+from minialex.spec import BF16, Shape
 from minialex.testing import assert_bits_equal
 
 INPUT = Shape(1, 19, 17, 3)
@@ -40,7 +41,7 @@ def train(net: Net | ColumnNet, steps: int, *, first: int = 0, rate: float = 0.0
         labels = random.integers(0, 3, batch).astype(np.int32)
         x = random.standard_normal(net.shapes[0].array(batch)) + labels[:, None, None, None]
         for ops, out in zip(net.places, net.inputs(batch), strict=True):
-            ops.from_host(x.astype(np.float32), out=out)
+            ops.from_host(narrow(x) if out.dtype == BF16 else x.astype(np.float32), out=out)
         losses.append(net.fprop(labels, training=True, step=step))
         net.bprop()
         sgd.step(rate)

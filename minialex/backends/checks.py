@@ -9,9 +9,10 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..spec import DTypeError, LayoutError, ShapeError, out_extent, pair, pool_extent
+from ..spec import BF16, DTypeError, LayoutError, ShapeError, out_extent, pair, pool_extent
 
 FLOATS = ("float32", "float64")
+ACTIVATIONS = ("x", "y", "dx", "dy", "gate", "p", "q")              # which may be bfloat16
 
 
 class ConvDims(NamedTuple):
@@ -61,18 +62,33 @@ def rank(op: str, **arrays_and_rank) -> None:
 _name = lru_cache(maxsize=64)(str)          # of a dtype; NumPy takes several microseconds for it, and every op asks for each array
 
 
+def _on_host(array) -> bool:
+    return hasattr(array, "__array_interface__") and not hasattr(array, "__cuda_array_interface__")
+
+
 def floats(op: str, **arrays) -> None:
-    """All arrays of one float type."""
+    """All arrays of one float type; on a device activations of float32 may be bfloat16 instead, of which `stored` has the rules."""
     first = None
     for name, array in arrays.items():
         if array is None:
             continue
         kind = _name(array.dtype)
+        if kind == BF16 and name in ACTIVATIONS and not _on_host(array):
+            kind = "float32"
         if kind not in FLOATS:
             raise DTypeError(f"{op}: {name} is {kind}, but ops compute in {' or '.join(FLOATS)}; convert it first")
         first = first or (name, kind)
         if kind != first[1]:
             raise DTypeError(f"{op}: {name} is {kind} and {first[0]} is {first[1]}; all arrays of a call have one type")
+
+
+def stored(op: str, *alike, either: tuple = ()) -> None:
+    """Arrays `alike` are all float32 or all bfloat16; those of `either` may be float32, too, or anything where nothing need be alike."""
+    kinds = {_name(array.dtype) for array in alike if array is not None}
+    if len(kinds) > 1:
+        raise DTypeError(f"{op}: activations stored as {' and '.join(sorted(kinds))} (uint16: bfloat16); all of a call have one storage")
+    if kinds == {"float32"} and any(_name(array.dtype) == BF16 for array in either):
+        raise DTypeError(f"{op}: writes bfloat16 (uint16) only from bfloat16")
 
 
 def dtype(op: str, name: str, array, want: str) -> None:
@@ -227,6 +243,7 @@ def gate(op: str, gate, dx) -> None:
     """Of dx's shape and apart from it, or None."""
     if gate is not None:
         floats(op, dx=dx, gate=gate)
+        stored(op, dx, gate)
         shape(op, "gate", gate, dx.shape)
         per_image(op, gate=gate)
         separate(op, {"dx": dx}, {"gate": gate})

@@ -2,7 +2,8 @@
 
 One class for both, since the kernels are the same files; what differs is where arrays live (`memory`) and which extension
 runs them.  Every op takes `variant`, the name of one row of its table (cuda/README.md); None lets the kernels' own
-`choose` decide, a pure function of the shapes.  Kernels compute on float32 arrays.
+`choose` decide, a pure function of the shapes.  Kernels compute in float32, on arrays of float32; activations and their gradients may
+be bfloat16 instead (minialex/bf16.py), rounded when they are stored: what precision "bf16" is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..spec import PRECISIONS, DTypeError, MiniAlexError, ShapeError
+from ..spec import BF16, PRECISIONS, DTypeError, MiniAlexError, ShapeError
 from . import checks
 from .signatures import OPS
 
@@ -37,9 +38,11 @@ class Memory(Protocol):
     def free(self) -> int: ...
 
 
-def _float32(op: str, array: Any) -> None:
-    if str(array.dtype) != "float32":
-        raise DTypeError(f"{op}: the arrays are {array.dtype}, but the kernels compute in float32; use the reference backend for others")
+def _float32(op: str, *alike: Any, either: tuple = ()) -> None:
+    """Refuses what the kernels do not compute with, and arrays stored in several ways, as checks.stored says."""
+    if (kind := str(alike[0].dtype)) not in ("float32", BF16):
+        raise DTypeError(f"{op}: the arrays are {kind}, but the kernels compute in float32; use the reference backend for others")
+    checks.stored(op, *alike, either=either)
 
 
 class Compiled:
@@ -170,69 +173,72 @@ class Compiled:
         """The one that is set."""
         return self._context.precision
 
+    def storage(self, dtype):
+        return BF16 if self._context.precision == "bf16" and dtype == "float32" else dtype
+
     # ---------------------------------------------------------------- layers with weights
     def conv_fprop(self, x, w, b, y, *, stride, pad, groups, variant=None):
         dims = checks.conv("conv_fprop", x=x, w=w, b=b, y=y, stride=stride, pad=pad, groups=groups, outputs=("y",))
-        _float32("conv_fprop", x)
+        _float32("conv_fprop", x, either=(y,))
         self._ring("conv_fprop", dims, x, w, b, y, False, variant=variant)
 
     def conv_relu_fprop(self, x, w, b, y, *, stride, pad, groups, variant=None):
         dims = checks.conv("conv_relu_fprop", x=x, w=w, b=b, y=y, stride=stride, pad=pad, groups=groups, outputs=("y",))
-        _float32("conv_relu_fprop", x)
+        _float32("conv_relu_fprop", x, either=(y,))
         self._ring("conv_fprop", dims, x, w, b, y, True, variant=variant)
 
     def conv_dgrad(self, dy, w, dx, *, stride, pad, groups, gate=None, scale=1.0, variant=None):
         dims = checks.conv("conv_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",))
         checks.gate("conv_dgrad", gate, dx)
-        _float32("conv_dgrad", dy)
+        _float32("conv_dgrad", dy, either=(dx,))
         self._ring("conv_dgrad", dims, dy, w, dx, gate, scale, variant=variant)
 
     def conv_wgrad(self, x, dy, dw, db, *, stride, pad, groups, accumulate=False, variant=None):
         dims = checks.conv("conv_wgrad", x=x, w=dw, b=db, y=dy, stride=stride, pad=pad, groups=groups, outputs=("w", "b"))
-        _float32("conv_wgrad", x)
+        _float32("conv_wgrad", x, dy)
         self._ring("conv_wgrad", dims, x, dy, dw, db, accumulate, variant=variant)
 
     def local_fprop(self, x, w, b, y, *, stride, pad, groups, variant=None):
         dims = checks.conv("local_fprop", x=x, w=w, b=b, y=y, stride=stride, pad=pad, groups=groups, outputs=("y",), local=True)
-        _float32("local_fprop", x)
+        _float32("local_fprop", x, either=(y,))
         self._ring("local_fprop", dims, x, w, b, y, variant=variant)
 
     def local_dgrad(self, dy, w, dx, *, stride, pad, groups, gate=None, scale=1.0, variant=None):
         dims = checks.conv("local_dgrad", x=dx, w=w, y=dy, stride=stride, pad=pad, groups=groups, outputs=("x",), local=True)
         checks.gate("local_dgrad", gate, dx)
-        _float32("local_dgrad", dy)
+        _float32("local_dgrad", dy, either=(dx,))
         self._ring("local_dgrad", dims, dy, w, dx, gate, scale, variant=variant)
 
     def local_wgrad(self, x, dy, dw, db, *, stride, pad, groups, accumulate=False, variant=None):
         dims = checks.conv("local_wgrad", x=x, w=dw, b=db, y=dy, stride=stride, pad=pad, groups=groups, outputs=("w", "b"), local=True)
-        _float32("local_wgrad", x)
+        _float32("local_wgrad", x, dy)
         self._ring("local_wgrad", dims, x, dy, dw, db, accumulate, variant=variant)
 
     def linear_fprop(self, x, w, b, y, *, groups, variant=None):
         checks.linear("linear_fprop", x=x, w=w, b=b, y=y, groups=groups, outputs=("y",))
-        _float32("linear_fprop", x)
+        _float32("linear_fprop", x, either=(y,))
         self._ring("linear_fprop", _linear(x, y, w, groups), x, w, b, y, False, None, variant=variant)
 
     def linear_relu_fprop(self, x, w, b, y, *, groups, dropout=None, variant=None):
         checks.linear("linear_relu_fprop", x=x, w=w, b=b, y=y, groups=groups, outputs=("y",))
-        _float32("linear_relu_fprop", x)
+        _float32("linear_relu_fprop", x, either=(y,))
         mask = None if dropout is None else _mask("linear_relu_fprop", y, **dropout)
         self._ring("linear_fprop", _linear(x, y, w, groups), x, w, b, y, True, mask, variant=variant)
 
     def linear_dgrad(self, dy, w, dx, *, groups, gate=None, scale=1.0, variant=None):
         checks.linear("linear_dgrad", x=dx, w=w, y=dy, groups=groups, outputs=("x",))
         checks.gate("linear_dgrad", gate, dx)
-        _float32("linear_dgrad", dy)
+        _float32("linear_dgrad", dy, either=(dx,))
         self._ring("linear_dgrad", _linear(dx, dy, w, groups), dy, w, dx, gate, scale, variant=variant)
 
     def linear_wgrad(self, x, dy, dw, db, *, groups, accumulate=False, variant=None):
         checks.linear("linear_wgrad", x=x, w=dw, b=db, y=dy, groups=groups, outputs=("w", "b"))
-        _float32("linear_wgrad", x)
+        _float32("linear_wgrad", x, dy)
         self._ring("linear_wgrad", _linear(x, dy, dw, groups), x, dy, dw, db, accumulate, variant=variant)
 
     def joint_sum(self, p, q, b, y, *, variant=None):
         checks.joint("joint_sum", p=p, q=q, b=b, y=y)
-        _float32("joint_sum", p)
+        _float32("joint_sum", p, q)
         per_column = math.prod(y.shape[1:])
         self._ring("joint_sum", (y.size, y.shape[0], per_column, y.shape[-1]), p, q, b, y, variant=variant)
 
@@ -249,12 +255,12 @@ class Compiled:
     # ---------------------------------------------------------------- layers without weights
     def _map_fprop(self, op, x, y, variant):
         checks.elementwise(op, x=x, y=y, outputs=("y",))
-        _float32(op, x)
+        _float32(op, x, y)
         self._ring(op, (x.size,), x, y, variant=variant)
 
     def _map_bprop(self, op, y, dy, dx, variant):
         checks.elementwise(op, y=y, dy=dy, dx=dx, outputs=("dx",))
-        _float32(op, y)
+        _float32(op, y, dy, dx)
         self._ring(op, (y.size,), y, dy, dx, variant=variant)
 
     def relu_fprop(self, x, y, *, variant=None):
@@ -277,12 +283,12 @@ class Compiled:
 
     def _norm_fprop(self, op, x, y, n, k, alpha, beta, variant):
         checks.norm(op, x=x, y=y, n=n, outputs=("y",))
-        _float32(op, x)
+        _float32(op, x, y)
         self._ring(op, (*_images(x), n), x, y, k, alpha, beta, variant=variant)
 
     def _norm_bprop(self, op, x, dy, dx, n, k, alpha, beta, variant):
         checks.norm(op, x=x, dy=dy, dx=dx, n=n, outputs=("dx",))
-        _float32(op, x)
+        _float32(op, x, dy, dx)
         self._ring(op, (*_images(x), n), x, dy, dx, k, alpha, beta, variant=variant)
 
     def lrn_fprop(self, x, y, *, n, k, alpha, beta, variant=None):
@@ -299,41 +305,41 @@ class Compiled:
 
     def maxpool_fprop(self, x, y, *, window, stride, variant=None):
         checks.pool("maxpool_fprop", x=x, y=y, window=window, stride=stride, outputs=("y",))
-        _float32("maxpool_fprop", x)
+        _float32("maxpool_fprop", x, y)
         self._ring("maxpool_fprop", (*_pool(x, y, window, stride), False), x, y, variant=variant)
 
     def maxpool_bprop(self, x, y, dy, dx, *, window, stride, ties, relu=False, variant=None):
         checks.ties("maxpool_bprop", ties)
         checks.pool("maxpool_bprop", x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
-        _float32("maxpool_bprop", x)
+        _float32("maxpool_bprop", x, y, dy, dx)
         self._ring("maxpool_bprop", (*_pool(x, y, window, stride), ties == "all"), x, y, dy, dx, relu, variant=variant)
 
     def avgpool_fprop(self, x, y, *, window, stride, variant=None):
         checks.pool("avgpool_fprop", x=x, y=y, window=window, stride=stride, outputs=("y",))
-        _float32("avgpool_fprop", x)
+        _float32("avgpool_fprop", x, y)
         self._ring("avgpool_fprop", (*_pool(x, y, window, stride), False), x, y, variant=variant)
 
     def avgpool_bprop(self, dy, dx, *, window, stride, variant=None):
         checks.pool("avgpool_bprop", x=dx, y=dy, window=window, stride=stride, outputs=("x",))
-        _float32("avgpool_bprop", dy)
+        _float32("avgpool_bprop", dy, dx)
         self._ring("avgpool_bprop", (*_pool(dx, dy, window, stride), False), dy, dx, variant=variant)
 
     def lrn_maxpool_fprop(self, x, y, *, n, k, alpha, beta, window, stride, variant=None):
         checks.norm_pool("lrn_maxpool_fprop", n=n, x=x, y=y, window=window, stride=stride, outputs=("y",))
-        _float32("lrn_maxpool_fprop", x)
+        _float32("lrn_maxpool_fprop", x, y)
         self._ring("lrn_maxpool_fprop", (*_images(x), n, *_pool(x, y, window, stride), False), x, y, k, alpha, beta, variant=variant)
 
     def lrn_maxpool_bprop(self, x, y, dy, dx, *, n, k, alpha, beta, window, stride, ties, relu, variant=None):
         checks.ties("lrn_maxpool_bprop", ties)
         checks.norm_pool("lrn_maxpool_bprop", n=n, x=x, y=y, dy=dy, dx=dx, window=window, stride=stride, outputs=("dx",))
-        _float32("lrn_maxpool_bprop", x)
+        _float32("lrn_maxpool_bprop", x, y, dy, dx)
         self._ring("lrn_maxpool_bprop", (*_images(x), n, *_pool(x, y, window, stride), ties == "all"), x, y, dy, dx, k, alpha, beta, relu,
                    variant=variant)
 
     def _dropout(self, op, names, x, y, variant, **mask):
         checks.rank(op, **dict(zip(names, (x, y), strict=True)), want=5)
         checks.elementwise(op, **dict(zip(names, (x, y), strict=True)), outputs=names[1:])
-        _float32(op, x)
+        _float32(op, x, y)
         self._ring(op, x.shape, x, y, _mask(op, x, **mask), variant=variant)
 
     def dropout_fprop(self, x, y, *, keep, scale, seed, step, layer, first, column=0, columns=None, variant=None):
@@ -346,7 +352,7 @@ class Compiled:
 
     def dropout_test(self, x, y, *, factor, variant=None):
         checks.elementwise("dropout_test", x=x, y=y, outputs=("y",))
-        _float32("dropout_test", x)
+        _float32("dropout_test", x, y)
         self._ring("dropout_test", (x.size,), x, y, factor, variant=variant)
 
     def loss_fprop(self, x, labels, p, loss, *, dx=None, scale=1.0, variant=None):

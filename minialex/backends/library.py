@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from ..spec import LayoutError, ShapeError
+from ..spec import BF16, DTypeError, LayoutError, ShapeError
 from .compiled import Compiled, Memory
 
 VARIANT = "cublas"
@@ -86,5 +86,7 @@ class WithLibrary(Compiled):
         for array in arguments:
             if hasattr(array, "shape") and not isinstance(array, self._xp.ndarray):
                 raise LayoutError(f"{op}: an array is a {type(array).__name__}, not of this device; make it with ops.from_host")
+            if str(getattr(array, "dtype", "")) == BF16:
+                raise DTypeError(f"{op}: variant {VARIANT} takes activations of float32, not of bfloat16")
         with self.memory.current():
             PRODUCTS[op](self._xp, tuple(dims)[-1], *arguments)

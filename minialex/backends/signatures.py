@@ -37,6 +37,12 @@ Precision.  set_precision("float32" | "tf32" | "bf16" | "bf16x3" | "bf16x6"): op
 two or three bf16 numbers, of whose products 3 or 6 are added; sums stay float32; backends without tensor cores take "float32" alone.
 Compiled backends take one more keyword, variant=None: a row of the op's table.
 
+Storage.  storage(dtype) is what a net of this dtype keeps activations and their gradients in: itself, or in precision "bf16" of a
+compiled backend "uint16", device arrays of bfloat16 (minialex/bf16.py).  Ops compute in float32 and round once, to nearest even, when
+they store; an op that does what two would rounds between them, too: the same bits.  Such arrays run in bf16 whatever is set, float32
+ones never.  Activations of a call are stored alike, but: what the fprops and dgrads of layers with weights, joint_sum, cells_fprop,
+augment_fprop and the loss (dx) write may be stored either way; weights, their gradients, probabilities and losses are never bfloat16.
+
 Cells.  x (G, N, H, W, C) -> y (G, N, ceil(H / cell), ceil(W / cell), cell * cell * C): the pixels of a cell, row by row, are the
 channels of one position, zeros where it reaches beyond x.  cells_bprop is the way back, which drops what lies beyond.
 
@@ -82,6 +88,7 @@ OPS: dict[str, str] = {
     # what this backend does faster in one trip, and in which precision it multiplies
     "fused": "()",
     "set_precision": "(name)",
+    "storage": "(dtype)",
     # layers with weights
     "conv_fprop": f"(x, w, b, y, {_GEOMETRY})",
     "conv_relu_fprop": f"(x, w, b, y, {_GEOMETRY})",

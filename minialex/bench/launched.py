@@ -33,11 +33,11 @@ def _launch(text: str) -> str:
     return f"{kernel} {int(np.prod(grid))} {bx * by * bz} {shared}"
 
 
-def calls_of(recipe: str, batch: int) -> list[tuple[dry.Called, list[str]]]:
+def calls_of(recipe: str, batch: int, precision: str = "float32") -> list[tuple[dry.Called, list[str]]]:
     """The different calls of a step, fused and not, and the names of the layers that make them."""
     found: dict[tuple, tuple[dry.Called, list[str]]] = {}
     for fuse in (True, False):
-        for call in dry.step(recipe, batch, fuse=fuse):
+        for call in dry.step(recipe, batch, precision, fuse=fuse):
             _, layers = found.setdefault((call.op, call.dims), (call, []))
             if call.layer not in layers:
                 layers.append(call.layer)
@@ -109,6 +109,7 @@ def record(recipe: str, batch: int) -> dict:
     step as one graph in each precision how many launches it has, and how many its longest chain."""
     ops = load("emulated").kernels.on(0)
     calls = calls_of(recipe, batch)
+    narrow = {(call.op, call.dims): call for call, _ in calls_of(recipe, batch, "bf16")}        # the same on arrays of bfloat16
     room, rows = Room(ops, [call for call, _ in calls]), []
     for call, layers in calls:
         chosen = {precision: ops.choose(call.op, call.dims, precision) for precision in PRECISIONS}
@@ -116,7 +117,8 @@ def record(recipe: str, batch: int) -> dict:
             row = {"op": call.op, "layers": ", ".join(layers), "dims": " ".join(str(int(word)) for word in call.dims), "variant": variant,
                    "precision": precision, "chosen": " ".join(name for name, choice in chosen.items() if choice == variant)}
             why = ops.extension.refusals[call.op](call.dims, variant)
-            rows.append(row | ({"refused": why} if why else {"launches": room.launches(call, variant)}))
+            made = narrow[call.op, call.dims] if precision == "bf16" else call
+            rows.append(row | ({"refused": why} if why else {"launches": room.launches(made, variant)}))
     graphs = {precision: room.whole(dry.asked(recipe, batch, precision), precision) for precision in PRECISIONS}
     return {"recipe": recipe, "batch": batch, "launches": {precision: len(graph) for precision, graph in graphs.items()},
             "chain": {precision: graph.depth() for precision, graph in graphs.items()}, "rows": rows}

@@ -42,10 +42,11 @@ class Line:
             if peer is not None:
                 other.append(clock.milliseconds(peer, cold=True))
         median = statistics.median(cold)
-        floor = 1e-6 * self.row.bytes / limits["copy"]
+        moved = self.row.bytes(self.precision)
+        floor = 1e-6 * moved / limits["copy"]
         if self.row.macs:
             floor = max(floor, 2e-9 * self.row.macs / limits.get(self.precision, limits["float32"]))
-        bandwidth = 1e-6 * self.row.bytes / median
+        bandwidth = 1e-6 * moved / median
         self.facts |= {
             "ms": round(median, 5), "ms_min": round(min(cold), 5), "ms_max": round(max(cold), 5),
             "ms_warm": round(statistics.median(hot), 5), "ms_per_image": round(median / batch, 5),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..backends import load
+from ..bf16 import narrow, widen
 from ..layers import LRN, AvgPool, Conv, Dropout, Layer, Linear, Local, MaxPool, ReLU, Sigmoid, SpatialNorm, Tanh
 from ..layers.cells import in_cells, shape_of
 from ..nets import recipe as recipe_of
@@ -44,13 +45,19 @@ class Row:
         kind = convert(np.zeros(0, np.float32)).dtype
         outputs = {name: np.full(_cut_shape(name, shape, images), np.nan, kind) for name, shape in self.outputs.items()}
         outputs |= {name: np.array(convert(a)) for name, a in self.changed.items()}
-        outputs = {name: ops.from_host(a) for name, a in outputs.items()}
-        inputs = {name: ops.from_host(a) for name, a in inputs.items()}
+        outputs = {name: ops.from_host(a) for name, a in self._stored(ops, variant, outputs).items()}
+        inputs = {name: ops.from_host(a) for name, a in self._stored(ops, variant, inputs).items()}
         if self.own_y:
             inputs["y"] = ops.from_host(np.full(_cut_shape("y", self.own_y, images), np.nan, kind))
             ops.lrn_maxpool_fprop(inputs["x"], inputs["y"], **{k: v for k, v in self.constants.items() if k not in ("ties", "relu")})
         getattr(ops, self.op)(**inputs, **outputs, **self.constants, **_forced(variant))
-        return {name: ops.to_host(a) for name, a in outputs.items()}
+        return {name: widen(ops.to_host(a)) for name, a in outputs.items()}
+
+    def _stored(self, ops, variant: str | None, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As a variant in precision "bf16" reads and writes them: activations as bfloat16."""
+        if variant is None or ops.kernels.precision_of(self.op, variant) != "bf16":
+            return arrays
+        return {name: narrow(a) if _is_batch(name, a.shape) else a for name, a in arrays.items()}
 
     def error(self, ops, oracle, variant: str | None = None, precision: str = "float32") -> str | None:
         """None, or how far `ops` is from the float64 oracle.  Operands rounded to `precision` may each be off by its unit."""
@@ -58,6 +65,8 @@ class Row:
         want, absolute = (self._composed(ops), {}) if self.own_y else self._truth(oracle)
         for name, value in got.items():
             bound = (4 * ULP + 2.02 * ROUNDED[precision]) * absolute[name] if self.linear else 64 * ULP * np.abs(want[name]).max()
+            if precision == "bf16" and name in ("y", "dx"):
+                bound = bound + ROUNDED["bf16"] * (np.abs(want[name]) + bound)         # and what is stored
             excess = np.abs(value - want[name]) - bound
             if not (excess <= 0).all():
                 return f"{name} is beyond its bound by up to {np.nanmax(excess):.3g}"
@@ -91,19 +100,20 @@ class Row:
 
     def prepared(self, ops, variant: str | None = None) -> Callable[[], None]:
         """The call on the whole batch, arrays made beforehand."""
-        outputs = {name: ops.from_host(np.zeros(shape, np.float32)) for name, shape in self.outputs.items()}
-        arrays = {name: ops.from_host(a) for name, a in (self.inputs | self.changed).items()} | outputs
+        made = self.inputs | self.changed | {name: np.zeros(shape, np.float32) for name, shape in self.outputs.items()}
+        arrays = {name: ops.from_host(a) for name, a in self._stored(ops, variant, made).items()}
         if self.own_y:
             arrays["y"] = ops.from_host(np.zeros(self.own_y, np.float32))
         function = getattr(ops, self.op)
         return lambda: function(**arrays, **self.constants, **_forced(variant))
 
-    @property
-    def bytes(self) -> int:
-        """Each array once, updated ones twice: the least an op must move."""
-        shapes = [*self.outputs.values(), *([self.own_y] if self.own_y else [])]
-        return (sum(a.nbytes for a in self.inputs.values()) + 4 * sum(int(np.prod(shape)) for shape in shapes)
-                + 2 * sum(a.nbytes for a in self.changed.values()))
+    def bytes(self, precision: str = "float32") -> int:
+        """Each array once, updated ones twice: the least an op must move, in bf16 with two bytes for a number of an activation."""
+        arrays = [(name, a.shape, a.itemsize) for name, a in self.inputs.items()]
+        arrays += [(name, shape, 4) for name, shape in self.outputs.items()] + ([("y", self.own_y, 4)] if self.own_y else [])
+        narrow = precision == "bf16"
+        moved = sum(int(np.prod(shape)) * (2 if narrow and _is_batch(name, shape) else size) for name, shape, size in arrays)
+        return moved + 2 * sum(a.nbytes for a in self.changed.values())
 
 
 def _forced(variant: str | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], 
     own = own_step(recipe, net, labels)
     result = [Contender(f"minialex {device}", "float32" if hasattr(ops, "kernels") else f"{ops.workers()} workers", own)]
     if device.startswith("cuda"):
-        result += [Contender(f"minialex {device}", f"products in {precision}", _in_precision(own, ops, precision))
+        result += [Contender(f"minialex {device}", f"products in {precision}", _in_precision(precision, name, net, own))
                    for precision in PRECISIONS[1:] if only in precision]
         if only in "bf16":                                  # what the second branch brings
             alone = own_step(recipe, start(name, ops, batch, overlap=False)[2], labels)
@@ -92,15 +93,25 @@ def contenders(name: str, ops, device: str, batch: int, peers: tuple[str, ...], 
     return result
 
 
-def _in_precision(step: Callable[[], None], ops, precision: str) -> Callable[[], None]:
-    """The step with products that take operands of this precision."""
-    def rounded() -> None:
+def _in_precision(precision: str, name: str, net: Net, step: Callable[[], None]) -> Callable[[], None]:
+    """The step with products that take operands of this precision: that of `net`, or of one that stores its activations so."""
+    ops = net.ops
+
+    def within(function: Callable) -> Any:
         ops.set_precision(precision)
         try:
-            step()
+            return function()
         finally:
             ops.set_precision("float32")
-    return rounded
+
+    def of_its_own() -> Callable[[], None]:
+        if ops.storage(net.dtype) == net.storage:
+            return step
+        recipe, _, other, labels = start(name, ops, net.batch)
+        return own_step(recipe, other, labels)
+
+    rounded = within(of_its_own)
+    return lambda: within(rounded)
 
 
 def bench_steps(name: str, ops, device: str, batches: list[int], peers: tuple[str, ...], rounds: int, *, best: bool = False,

@@ -120,7 +120,7 @@ class Loader:
 def transform(ops, batch: Batch, mean, out, place: int = 0) -> tuple:
     """Makes the network's input from a batch: `out` is (1, n, crop, crop, 3) of the backend `ops`, or cells of that, `mean` its copy of
     Store.mean.  Pictures that were sent ahead are those of device `place`.  Returns the arrays that the op reads besides."""
-    noise = batch.noise.astype(str(out.dtype), copy=False)
+    noise = batch.noise.astype(str(mean.dtype), copy=False)
     images = batch.sent[place] if batch.sent else ops.from_host(batch.images)
     offsets, flips, noise = (ops.from_host(array) for array in (batch.offsets, batch.flips, noise))
     ops.augment_fprop(images, mean, offsets, flips, noise, out, mean_at=batch.mean_at, scale=batch.scale)

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backends import reference
+from ..bf16 import narrow, widen
 from ..fuse import fuse
 from ..layers import ConvReLU, Dropout, Layer, LinearReLU, LRNMaxPool, MaxPool, ReLU, Run, Sigmoid, SoftmaxLoss, Tanh
 from ..nets import Recipe
 from ..nets.table import grid
 from ..nets.table import rows as table_rows
-from ..spec import MiniAlexError, Shape, ShapeError
+from ..spec import BF16, MiniAlexError, Shape, ShapeError
 from . import op_bounds
 from .gradcheck import away_from, distinct
 
@@ -85,14 +86,17 @@ class Watched:
         given = {name: value for name, value in given.items() if name != "accumulate"}      # False, as in a whole batch
         arrays = {name: value for name, value in given.items() if hasattr(value, "shape")}
         options = {name: value for name, value in given.items() if name not in arrays}
-        before = {name: np.array(self._ops.to_host(a)) for name, a in arrays.items()}
+        before = {name: widen(np.array(self._ops.to_host(a))) for name, a in arrays.items()}
         composed = _one_after_the_other(self._ops, op, arrays, options) if op.startswith("lrn_maxpool") else None
         ran = self._run(op, function, given)
         want = composed or op_bounds.run(reference, op, before, options)
         precision = (self._kernels.precision_of(op, ran) if ran else
                      op_bounds.precision_without_variants(self._ops, op, arrays, options))
         bound = dict.fromkeys(want, 0.0) if composed else op_bounds.allowed(reference, op, before, options, want, "float32", precision)
-        error = max(worst(self._ops.to_host(arrays[name]), want[name], bound[name]) for name in want)
+        if not composed:                                    # what is stored as bfloat16 is rounded once more
+            bound |= {name: bound[name] + op_bounds.ROUNDED["bf16"] * (abs(want[name]) + bound[name])
+                      for name in want if arrays[name].dtype == BF16}
+        error = max(worst(widen(self._ops.to_host(arrays[name])), want[name], bound[name]) for name in want)
         self.bounds |= {name: np.broadcast_to(bound[name], want[name].shape) for name in want}
         self.rows.append(Row(self._layer, op, ran or "-", error))
 
@@ -118,17 +122,17 @@ def _one_after_the_other(ops: ModuleType, op: str, arrays: dict[str, Any], optio
     gradient goes to another maximum than in float64, and both are right."""
     norm, pool = ({name: options[name] for name in names} for names in (("n", "k", "alpha", "beta"), ("window", "stride")))
     x = arrays["x"]
-    between, result = ops.empty(x.shape), ops.empty((arrays["y"] if op.endswith("fprop") else x).shape)
+    between, result = ops.empty(x.shape, x.dtype), ops.empty((arrays["y"] if op.endswith("fprop") else x).shape, x.dtype)
     ops.lrn_fprop(x, between, **norm)
     if op.endswith("fprop"):
         ops.maxpool_fprop(between, result, **pool)
-        return {"y": ops.to_host(result)}
-    d = ops.empty(x.shape)
+        return {"y": widen(ops.to_host(result))}
+    d = ops.empty(x.shape, x.dtype)
     ops.maxpool_bprop(between, arrays["y"], arrays["dy"], d, ties=options["ties"], **pool)
     ops.lrn_bprop(x, d, result, **norm)
     if options["relu"]:
         ops.relu_bprop(x, result, result)
-    return {"dx": ops.to_host(result)}
+    return {"dx": widen(ops.to_host(result))}
 
 
 @contextmanager
@@ -177,13 +181,17 @@ def draw(layer: Layer, x: Shape, batch: int, rng: np.random.Generator) -> tuple[
 
 def check_layer(ops: ModuleType, layer: Layer, x: Shape, batch: int, ordinal: int, *, variant: str | None = None,
                 precision: str = "float32", seed: int = 0) -> list[Row]:
-    """A row for each op the layer calls in fprop and bprop."""
+    """A row for each op the layer calls in fprop and bprop.  Activations are stored as in a net of the precision that is set, but around
+    the loss, and for a pool alone, whose values would tie."""
     rng, watched = np.random.default_rng([seed, ordinal]), Watched(ops, layer.name, variant, precision)
+    stored = "float32" if isinstance(layer, (MaxPool, SoftmaxLoss)) else ops.storage("float32")
+    keep = narrow if stored == BF16 else np.asarray
     host_x, params, dy = draw(layer, x, batch, rng)
+    host_x, dy = widen(keep(host_x)), widen(keep(dy))
     weights = {name: ops.from_host(value) for name, value in params.items()}
     run = Run(seed=(1 << 40) + seed, step=2, first=3, ordinal=ordinal, params=weights,
               grads={name: ops.empty(value.shape) for name, value in params.items()})
-    device_x, dx = ops.from_host(host_x), ops.empty(host_x.shape)
+    device_x, dx = ops.from_host(keep(host_x)), ops.empty(host_x.shape, stored)
     try:
         if isinstance(layer, SoftmaxLoss):
             labels = rng.integers(0, x.C, batch).astype(np.int32)
@@ -193,9 +201,9 @@ def check_layer(ops: ModuleType, layer: Layer, x: Shape, batch: int, ordinal: in
             function, dy = _loss_function(layer, labels, batch), np.ones(1)
             watched.bounds["dx"] = watched.bounds["dx"].reshape(host_x.shape) + watched.bounds["p"].reshape(host_x.shape) / batch
         else:
-            y = ops.empty(layer.out_shape(x).array(batch))
+            y = ops.empty(layer.out_shape(x).array(batch), stored)
             layer.fprop(watched, device_x, y, run)
-            layer.bprop(watched, device_x, y, ops.from_host(dy), dx, run)
+            layer.bprop(watched, device_x, y, ops.from_host(keep(dy)), dx, run)
             function = _fprop_function(layer, dy.shape, run)
     except Refused:
         return watched.rows
@@ -203,9 +211,10 @@ def check_layer(ops: ModuleType, layer: Layer, x: Shape, batch: int, ordinal: in
         return [row for row in watched.rows if row.op.startswith(("conv_relu", "linear_relu", "lrn_maxpool"))]
     arrays = {"x": host_x.astype(np.float64), **{name: value.astype(np.float64) for name, value in params.items()}}
     gradients = {"x": dx, **run.grads}
-    ratios = {f"d{name}": differences(function, arrays, dy.astype(np.float64), name, ops.to_host(gradient), watched.bounds[f"d{name}"], rng)
+    gradients = {name: widen(ops.to_host(gradient)) for name, gradient in gradients.items()}
+    ratios = {name: differences(function, arrays, dy.astype(np.float64), name, gradient, watched.bounds[f"d{name}"], rng)
               for name, gradient in gradients.items()}
-    rows = [row._replace(difference=max(ratios[name] for name in op_bounds.outputs(row.op))) if op_bounds.is_gradient(row.op) else row
+    rows = [row._replace(difference=max(ratios[name[1:]] for name in op_bounds.outputs(row.op))) if op_bounds.is_gradient(row.op) else row
             for row in watched.rows]
     return rows + ([_test_row(ops, layer, x, batch, host_x, variant, precision)] if isinstance(layer, Dropout) else [])
 

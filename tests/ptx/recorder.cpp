@@ -22,8 +22,15 @@ struct Given {
   const float* f;
 };
 
+// The rows of precision bf16 read activations of bfloat16.
+bool narrow_of(const char* variant) { return std::string(variant) == "bf16" || std::string(variant) == "bf16_64x64"; }
+InArray read(const Given& given, int i) {
+  return narrow_of(given.variant) ? InArray(reinterpret_cast<const bf16*>(given.p[i])) : InArray(given.p[i]);
+}
+
 template <class Call> void call(const Op<Call>& op, const Given& given, const Call& arguments) {
-  forced(op, arguments.dims, given.variant, SIZE_MAX).launch(arguments, nullptr);
+  const Stored stored = narrow_of(given.variant) ? Stored::bf16 : Stored::float32;
+  forced(op, arguments.dims, given.variant, SIZE_MAX, stored).launch(arguments, nullptr);
 }
 
 ConvDims conv_dims(const int* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], n[14]}; }
@@ -32,9 +39,9 @@ PoolDims pool_dims(const int* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n
 
 void call_by_name(const std::string& op, const Given& g) {
   float* const* p = g.p;                               // the workspace is the last address of each
-  if (op == "conv_fprop") call(conv_fprop(), g, {conv_dims(g.n), p[0], p[1], p[2], p[3], false, {}, p[4]});
-  else if (op == "conv_dgrad") call(conv_dgrad(), g, {conv_dims(g.n), p[0], p[1], p[2], nullptr, 1.f, p[3]});
-  else if (op == "conv_wgrad") call(conv_wgrad(), g, {conv_dims(g.n), p[0], p[1], p[2], p[3], false, p[4]});
+  if (op == "conv_fprop") call(conv_fprop(), g, {conv_dims(g.n), read(g, 0), p[1], p[2], p[3], false, {}, p[4]});
+  else if (op == "conv_dgrad") call(conv_dgrad(), g, {conv_dims(g.n), read(g, 0), p[1], p[2], {}, 1.f, p[3]});
+  else if (op == "conv_wgrad") call(conv_wgrad(), g, {conv_dims(g.n), read(g, 0), read(g, 1), p[2], p[3], false, p[4]});
   else if (op == "lrn_fprop") call(lrn_fprop(), g, {norm_dims(g.n), p[0], p[1], g.f[0], g.f[1], g.f[2], p[2]});
   else if (op == "lrn_bprop") call(lrn_bprop(), g, {norm_dims(g.n), p[0], p[1], p[2], g.f[0], g.f[1], g.f[2], p[3]});
   else if (op == "maxpool_fprop") call(maxpool_fprop(), g, {pool_dims(g.n), p[0], p[1], p[2]});

@@ -7,7 +7,7 @@
 #pragma once
 #include "dims.h"
 #include "gemm_tile.h"
-#include "kernel.h"
+#include "stored.h"
 
 namespace minialex {
 namespace conv_direct {
@@ -25,8 +25,8 @@ template <bool LOCAL> MINIALEX_DEVICE int64_t filter(const ConvDims& d, int p, i
 
 // y = (P_0 + P_1 + ...) + b, P_c the product over part c.
 template <bool LOCAL>
-__global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, const float* __restrict__ x, const float* __restrict__ w,
-                                                    const float* __restrict__ b, float* __restrict__ y, bool relu) {
+__global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, InArray x, const float* __restrict__ w,
+                                                    const float* __restrict__ b, OutArray y, bool relu) {
   const int64_t i = number();
   if (i >= d.y_size()) return;
   const int Ky = d.Ky(), Cx = d.Cx(), part = d.part();
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, const float* __r
   const int first = k / d.Kg() * d.Cg();               // the first channel the filter reads, of all C
   float total = 0.f;
   for (int c = 0; c < d.parts(); ++c) {
-    const float* column = x + int64_t(first / Cx + c) * d.N * d.H * d.W * Cx + first % Cx;
+    const InArray column = x + int64_t(first / Cx + c) * d.N * d.H * d.W * Cx + first % Cx;
     ChainedSum sum;
     for (int r = 0; r < d.R; ++r) {
       const int h = d.stride * p - d.before + r;
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, const float* __r
       for (int s = 0; s < d.S; ++s) {
         const int v = d.stride * q - d.before + s;
         if (v < 0 || v >= d.W) continue;
-        const float* seen = column + ((int64_t(n) * d.H + h) * d.W + v) * Cx;
+        const InArray seen = column + ((int64_t(n) * d.H + h) * d.W + v) * Cx;
         const float* row = w + filter<LOCAL>(d, p, q, k, r, s) + c * part;
         for (int j = 0; j < part; ++j) sum.add(seen[j], row[j]);
       }
@@ -56,8 +56,8 @@ __global__ void __launch_bounds__(THREADS, 4) fprop(ConvDims d, const float* __r
 
 // dx = D_0 + D_1 + ... over the output columns that read this column of x.
 template <bool LOCAL>
-__global__ void __launch_bounds__(THREADS, 3) dgrad(ConvDims d, const float* __restrict__ dy, const float* __restrict__ w,
-                                                    float* __restrict__ dx, const float* __restrict__ gate, float scale) {
+__global__ void __launch_bounds__(THREADS, 3) dgrad(ConvDims d, InArray dy, const float* __restrict__ w,
+                                                    OutArray dx, InArray gate, float scale) {
   const int64_t i = number();
   if (i >= d.x_size()) return;
   const int Ky = d.Ky(), Cx = d.Cx();
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(THREADS, 3) dgrad(ConvDims d, const float* __r
   const int maps = d.Kg() < Ky ? d.Kg() : Ky;          // of the group, in one column of y
   float total = 0.f;
   for (int first = group * d.Kg(); first < (group + 1) * d.Kg(); first += maps) {
-    const float* column = dy + int64_t(first / Ky) * d.N * d.P * d.Q * Ky + first % Ky;
+    const InArray column = dy + int64_t(first / Ky) * d.N * d.P * d.Q * Ky + first % Ky;
     ChainedSum sum;
     for (int r = 0; r < d.R; ++r) {
       const int from_p = h + d.before - r;             // stride * p, if a window has its tap r here
@@ -75,19 +75,19 @@ __global__ void __launch_bounds__(THREADS, 3) dgrad(ConvDims d, const float* __r
         const int from_q = v + d.before - s;
         if (from_q < 0 || from_q % d.stride || from_q / d.stride >= d.Q) continue;
         const int p = from_p / d.stride, q = from_q / d.stride;
-        const float* sent = column + ((int64_t(n) * d.P + p) * d.Q + q) * Ky;
+        const InArray sent = column + ((int64_t(n) * d.P + p) * d.Q + q) * Ky;
         const float* row = w + filter<LOCAL>(d, p, q, first, r, s) + c;
         for (int k = 0; k < maps; ++k) sum.add(sent[k], row[int64_t(k) * d.R * d.S * d.Cg()]);
       }
     }
     total = first == group * d.Kg() ? sum.value() : total + sum.value();
   }
-  dx[i] = gate ? gated(gate[i], scale, total) : total;
+  dx[i] = gate ? gated(gate[i], scale, as_stored(dx, total)) : total;
 }
 
 // dw = the sum over all N P Q output positions, or over the N of its own (LOCAL).
 template <bool LOCAL>
-__global__ void __launch_bounds__(THREADS, 4) wgrad(ConvDims d, const float* __restrict__ x, const float* __restrict__ dy,
+__global__ void __launch_bounds__(THREADS, 4) wgrad(ConvDims d, InArray x, InArray dy,
                                                     float* __restrict__ dw, bool accumulate) {
   const int64_t i = number();
   const int Cg = d.Cg(), Cx = d.Cx(), Ky = d.Ky();
@@ -95,8 +95,8 @@ __global__ void __launch_bounds__(THREADS, 4) wgrad(ConvDims d, const float* __r
   const int s = int(i / Cg % d.S), r = int(i / Cg / d.S % d.R), k = int(i / Cg / d.S / d.R % d.K);
   const int position = int(i / d.w_size());            // 0 unless LOCAL
   const int channel = k / d.Kg() * Cg + int(i % Cg);
-  const float* seen = x + int64_t(channel / Cx) * d.N * d.H * d.W * Cx + channel % Cx;
-  const float* sent = dy + int64_t(k / Ky) * d.N * d.P * d.Q * Ky + k % Ky;
+  const InArray seen = x + int64_t(channel / Cx) * d.N * d.H * d.W * Cx + channel % Cx;
+  const InArray sent = dy + int64_t(k / Ky) * d.N * d.P * d.Q * Ky + k % Ky;
   ChainedSum sum;
   for (int n = 0; n < d.N; ++n) {
     for (int p = LOCAL ? position / d.Q : 0; p < (LOCAL ? position / d.Q + 1 : d.P); ++p) {
@@ -113,13 +113,13 @@ __global__ void __launch_bounds__(THREADS, 4) wgrad(ConvDims d, const float* __r
 }
 
 template <bool LOCAL>
-__global__ void __launch_bounds__(THREADS, 4) wgrad_bias(ConvDims d, const float* __restrict__ dy, float* __restrict__ db,
+__global__ void __launch_bounds__(THREADS, 4) wgrad_bias(ConvDims d, InArray dy, float* __restrict__ db,
                                                          bool accumulate) {
   const int64_t i = number();
   if (i >= int64_t(d.K) * (LOCAL ? d.P * d.Q : 1)) return;
   const int k = int(i % d.K), Ky = d.Ky();
   const int64_t position = i / d.K, positions = int64_t(d.P) * d.Q;
-  const float* sent = dy + int64_t(k / Ky) * d.N * positions * Ky + k % Ky;
+  const InArray sent = dy + int64_t(k / Ky) * d.N * positions * Ky + k % Ky;
   ChainedSum sum;
   for (int64_t pixel = position; pixel < d.N * positions; pixel += LOCAL ? positions : 1) sum.add(sent[pixel * Ky], 1.f);
   db[i] = accumulate ? db[i] + sum.value() : sum.value();

@@ -22,6 +22,8 @@ bool large_wgrad(const ConvDims& dims);
 size_t workspace_fprop(const ConvDims& dims);
 size_t workspace_dgrad(const ConvDims& dims);
 size_t workspace_wgrad(const ConvDims& dims);
+size_t workspace_fprop_bf16(const ConvDims& dims);          // of bfloat16, which sums of several parts cannot be carried in
+size_t workspace_dgrad_bf16(const ConvDims& dims);
 
 constexpr size_t SHARED_LARGE = 112 * 1024;             // bytes of a block of tiles of 128 x 128 that hold float32 (all but bf16), at most
 

@@ -37,9 +37,15 @@ inline Ranges cut(int64_t depth, int64_t count) {
 inline Ranges ranges_of(const ConvDims& d, int64_t depth) {
   return d.H * d.W * d.R * d.S == 1 ? cut(depth, ceil_div(depth, 1024)) : Ranges{0, int(depth)};
 }
-inline int slices_of(const ConvDims& d, int64_t depth, int parts) {
+// A single slice is the output itself, unless that is bfloat16 and not `finished` by the kernel that makes it.
+inline int slices_of(const ConvDims& d, int64_t depth, int parts, bool finished = true) {
   const int slices = ranges_of(d, depth).count * parts;
-  return slices > 1 ? slices : 0;                       // a single one is the output itself
+  return slices > 1 || !finished ? slices : 0;
+}
+// Numbers of the output's size that the workspace has in bfloat16: the slices, or the sum of the parts so far.
+inline int carried_bf16(const ConvDims& d, int64_t depth, int parts) {
+  const int slices = slices_of(d, depth, parts, false);
+  return slices ? slices : parts > 1 ? 1 : 0;
 }
 
 // Whether tiles of 128 x 128 fill the device (about 100 blocks) and do not pad much more than those of 64 x 64.
@@ -58,40 +64,46 @@ inline const char* refuses_sizes(const ConvDims& d) {
 }
 
 // ---- the output of fprop and dgrad: columns of (pixels, channels)
-struct TileOut {
-  float* to;
+// NARROW: activations are bfloat16, though `to` may be float32; the sum of the first parts is carried as float32.
+template <bool NARROW> struct TileOut {
+  OutArray to;
+  float* carried;                                       // where `to` is, unless NARROW
   const float* bias;                                    // nullptr: none
   mma::Divider channels;                                // of a column
   int64_t pixels;
   int M, N, base;                                       // pixels, channels of the group, its first channel
   bool first, last, relu;                               // first: the first part; last: bias, gate and relu follow
-  const float* gate;                                    // nullptr: none
+  InArray gate;                                         // nullptr: none
   float scale;
 
   MINIALEX_DEVICE float finished(float value, float before, int channel, float open) const {
     if (!first) value = before + value;
     if (last && bias) value = value + bias[channel];
-    if (last && gate) value = gated(open, scale, value);
+    if (last && gate) value = gated(open, scale, NARROW ? as_stored(to, value) : value);
     return last && relu ? rectified(value) : value;
   }
-  MINIALEX_DEVICE float open(const float* at) const { return last && gate ? gate[at - to] : 0.f; }
+  MINIALEX_DEVICE void one(int64_t i, float value, int channel) const {
+    value = finished(value, first ? 0.f : carried[i], channel, last && gate ? gate[i] : 0.f);
+    if (NARROW && last) to[i] = value;
+    else carried[i] = value;
+  }
   MINIALEX_DEVICE void operator()(int m, int n, float left, float right) const {
     if (m >= M || n >= N) return;
     const int per_column = int(channels.divisor), channel = base + n;
     int c;
     const int column = channels.divide(channel, c);
-    float* at = to + (column * pixels + m) * per_column + c;
+    const int64_t i = (column * pixels + m) * per_column + c;
     if (per_column % 2 == 0 && N % 2 == 0) {            // then n + 1 is there too, in the same column, and the pair is aligned
-      float2* pair = reinterpret_cast<float2*>(at);
+      float2* pair = reinterpret_cast<float2*>(carried + i);
       const float2 before = first ? make_float2(0.f, 0.f) : *pair;
-      const float2 opened = last && gate ? *reinterpret_cast<const float2*>(gate + (at - to)) : make_float2(0.f, 0.f);
-      *pair = make_float2(finished(left, before.x, channel, opened.x), finished(right, before.y, channel + 1, opened.y));
+      const float2 opened = last && gate ? load2(gate + i) : make_float2(0.f, 0.f);
+      const float2 values = make_float2(finished(left, before.x, channel, opened.x), finished(right, before.y, channel + 1, opened.y));
+      if (NARROW && last) store2(to + i, values);
+      else *pair = values;
       return;
     }
-    *at = finished(left, first ? 0.f : *at, channel, open(at));
-    if (n + 1 >= N) return;
-    if (c + 1 == per_column) at = to + ((column + 1) * pixels + m) * per_column - 1;
-    at[1] = finished(right, first ? 0.f : at[1], channel + 1, open(at + 1));
+    one(i, left, channel);
+    if (n + 1 < N) one(c + 1 == per_column ? ((column + 1) * pixels + m) * per_column : i + 1, right, channel + 1);
   }
 };
 

@@ -5,7 +5,8 @@
 // type with the members named at `Copier`: it says where its numbers lie, so a convolution needs no copy of its windows.
 //
 //   tf32   cp.async carries float32 through 3 shared buffers; rounded when a fragment is read
-//   bf16   global to registers while the step before is multiplied, rounded, then to the other of 2 shared buffers
+//   bf16   activations are stored so: 8 at once by cp.async, through 3 shared buffers where both operands are.  Weights are float32: to
+//          registers while the step before is multiplied, rounded, then to the other of 2 shared buffers
 //   bf16x3, bf16x6   as tf32; a fragment is split when it is read (split_bf16.h), and 3 or 6 products of the parts are made
 //
 // Operands whose numbers lie one after another along the depth (DEPTH_MAJOR) stand in shared memory as [M or N][DEPTH], others
@@ -20,7 +21,7 @@
 #include "dims.h"
 #include "gemm_tile.h"
 #include "split_bf16.h"
-#include "tensor_core.h"
+#include "stored.h"
 
 namespace minialex {
 namespace mma {
@@ -67,9 +68,9 @@ template <class Row> MINIALEX_DEVICE void depth_major_b(uint32_t (&b)[4], const 
 
 // float32 in shared memory, 8 deep: the layout of a tf32 fragment, not yet rounded.
 struct Float32 {
-  using Number = float;
-  static constexpr int STAGES = 3, DEPTH_PADDING = 4, OTHER_PADDING = 8;
-  static constexpr bool ASYNC = true;
+  using Number = float;                                 // in shared memory
+  using Activation = float;                             // in global memory
+  static constexpr int DEPTH_PADDING = 4, OTHER_PADDING = 8;
 
   template <bool DEPTH_MAJOR, class Row> MINIALEX_DEVICE static void numbers_a(uint32_t (&a)[4], const Row* tile, int m, int k, int lane) {
     if constexpr (DEPTH_MAJOR) {
@@ -102,9 +103,9 @@ struct TF32 : Float32 {
 };
 
 struct BF16 {
-  using Number = uint16_t;
-  static constexpr int STEP = 16, PARTS = 1, STAGES = 2, DEPTH_PADDING = 8, OTHER_PADDING = 8;
-  static constexpr bool ASYNC = false;
+  using Number = bf16;
+  using Activation = bf16;
+  static constexpr int STEP = 16, PARTS = 1, DEPTH_PADDING = 8, OTHER_PADDING = 8;
 
   // Rows of [DEPTH][M or N] are transposed by ldmatrix, which then yields pairs along the depth.
   template <bool DEPTH_MAJOR, class Row> MINIALEX_DEVICE static void fragment_a(uint32_t (&a)[4], const Row* tile, int m, int k, int lane) {
@@ -151,13 +152,21 @@ struct BF16X6 : Split<3> {};
 
 // ---- from global to shared memory
 // An operand of EXTENT rows (of A) or columns (of B), as
-//   static constexpr bool DEPTH_MAJOR; static constexpr int VECTOR;    numbers side by side in memory that are copied at once: 4 or 1
+//   using Number                 float, or bf16
+//   static constexpr bool DEPTH_MAJOR; static constexpr int VECTOR;    numbers side by side in memory that are copied at once: 16 bytes, or 1
 //   Place place(int i)           where row or column i begins, or that there is none
 //   Tap tap(int k)               what to add for the k-th number of the depth, or that there is none
-//   const float* at(Place, Tap, bool& valid)      a legal address in any case
+//   const Number* at(Place, Tap, bool& valid)     a legal address in any case
 // with two of them decoded once (the places of a tile, kept in shared memory) or once a step (the tap of a thread).
-template <class Precision, class Operand, int EXTENT, int THREADS> struct Copier {
+template <class Number> constexpr int whole_vector = 16 / sizeof(Number);
+// Whether cp.async carries an operand: the numbers are those of shared memory already, and at least 4 bytes lie side by side.
+template <class Precision, class Operand, class From = typename Operand::Number>
+constexpr bool is_async = sizeof(From) == sizeof(typename Precision::Number) && Operand::VECTOR * sizeof(From) >= 4;
+
+template <class Precision, class Operand, int EXTENT, int THREADS, int STAGES> struct Copier {
   using Number = typename Precision::Number;
+  using Global = typename Operand::Number;
+  static constexpr bool ASYNC = is_async<Precision, Operand>;
   static constexpr bool DEPTH_MAJOR = Operand::DEPTH_MAJOR;
   static constexpr int VECTOR = Operand::VECTOR;
   static constexpr int ROWS = DEPTH_MAJOR ? EXTENT : DEPTH, COLUMNS = DEPTH_MAJOR ? DEPTH : EXTENT;
@@ -167,7 +176,7 @@ template <class Precision, class Operand, int EXTENT, int THREADS> struct Copier
 
   using Row = Number[COLUMNS + PADDING];
   struct Shared {
-    alignas(16) Row stage[Precision::STAGES][ROWS];     // as ldmatrix and cp.async need it
+    alignas(16) Row stage[STAGES][ROWS];                // as ldmatrix and cp.async need it
     typename Operand::Place places[DEPTH_MAJOR ? EXTENT : 1];
   };
 
@@ -175,7 +184,7 @@ template <class Precision, class Operand, int EXTENT, int THREADS> struct Copier
   Shared& shared;
   int row, column;                                      // of the thread's first vector
   typename Operand::Place place;                        // of its column, where not DEPTH_MAJOR
-  float carried[Precision::ASYNC ? 1 : COUNT][VECTOR];
+  float carried[ASYNC ? 1 : COUNT][VECTOR];
 
   MINIALEX_DEVICE Copier(const Operand& operand, Shared& shared, int first)
       : operand(operand), shared(shared), row(int(threadIdx.x) / ACROSS), column(int(threadIdx.x) % ACROSS * VECTOR), place() {
@@ -190,43 +199,48 @@ template <class Precision, class Operand, int EXTENT, int THREADS> struct Copier
     if constexpr (DEPTH_MAJOR) tap = operand.tap(k + column);
     MINIALEX_UNROLL for (int i = 0; i < COUNT; ++i) {
       bool valid;
-      const float* from = DEPTH_MAJOR ? operand.at(shared.places[row + i * DOWN], tap, valid) : operand.at(place, operand.tap(k + row + i * DOWN), valid);
+      const Global* from = DEPTH_MAJOR ? operand.at(shared.places[row + i * DOWN], tap, valid) : operand.at(place, operand.tap(k + row + i * DOWN), valid);
       use(i, from, valid);
     }
   }
 
   MINIALEX_DEVICE void start(int stage, int k) {        // ASYNC: the copies of a step are on their way
-    each(k, [&](int i, const float* from, bool valid) {
-      if constexpr (VECTOR == 4) cp_async_16(&shared.stage[stage][row + i * DOWN][column], from, valid);
+    each(k, [&](int i, const Global* from, bool valid) {
+      if constexpr (VECTOR * sizeof(Global) == 16) cp_async_16(&shared.stage[stage][row + i * DOWN][column], from, valid);
       else cp_async_4(&shared.stage[stage][row + i * DOWN][column], from, valid);
     });
   }
 
   MINIALEX_DEVICE void fetch(int k) {                   // else: into registers,
-    each(k, [&](int i, const float* from, bool valid) {
+    each(k, [&](int i, const Global* from, bool valid) {
       if constexpr (VECTOR == 4) {
         const float4 four = valid ? load4(from) : make_float4(0.f, 0.f, 0.f, 0.f);
         carried[i][0] = four.x, carried[i][1] = four.y, carried[i][2] = four.z, carried[i][3] = four.w;
       } else {
-        carried[i][0] = valid ? *from : 0.f;
+        carried[i][0] = valid ? widened(*from) : 0.f;
       }
     });
   }
   MINIALEX_DEVICE void store(int stage) {               // and rounded into shared memory
     MINIALEX_UNROLL for (int i = 0; i < COUNT; ++i) {
       Number* to = &shared.stage[stage][row + i * DOWN][column];
-      if constexpr (VECTOR == 4)
-        *reinterpret_cast<uint2*>(to) = make_uint2(pack_bf16(carried[i][0], carried[i][1]), pack_bf16(carried[i][2], carried[i][3]));
-      else
-        *to = Number(pack_bf16(carried[i][0], 0.f));
+      if constexpr (VECTOR == 4) store4(to, make_float4(carried[i][0], carried[i][1], carried[i][2], carried[i][3]));
+      else store1(to, carried[i][0]);
     }
   }
+
+  // Of both kinds what may go on while another step is multiplied, and what may not.
+  MINIALEX_DEVICE void begin(int stage, int k) {
+    if constexpr (ASYNC) start(stage, k);
+    else fetch(k);
+  }
+  MINIALEX_DEVICE void end(int stage) { if constexpr (!ASYNC) store(stage); }
 
   // use(i, v, number) for all that the thread has carried of a step, unrounded: number v of its vector in row `row + i * DOWN`.
   template <class Use> MINIALEX_DEVICE void each_number(int stage, Use use) const {
     MINIALEX_UNROLL for (int i = 0; i < COUNT; ++i)
       MINIALEX_UNROLL for (int v = 0; v < VECTOR; ++v) {
-        if constexpr (Precision::ASYNC) use(i, v, shared.stage[stage][row + i * DOWN][column + v]);
+        if constexpr (ASYNC) use(i, v, widened(shared.stage[stage][row + i * DOWN][column + v]));
         else use(i, v, carried[i][v]);
       }
   }
@@ -234,8 +248,11 @@ template <class Precision, class Operand, int EXTENT, int THREADS> struct Copier
 
 // ---- the product
 template <class Precision, class T, class A, class B> struct Product {
-  using CopyA = Copier<Precision, A, T::M, T::THREADS>;
-  using CopyB = Copier<Precision, B, T::N, T::THREADS>;
+  static constexpr bool BOTH_ASYNC = is_async<Precision, A> && is_async<Precision, B>;
+  static constexpr bool ONE_ASYNC = is_async<Precision, A> != is_async<Precision, B>;
+  static constexpr int STAGES = BOTH_ASYNC ? 3 : 2;
+  using CopyA = Copier<Precision, A, T::M, T::THREADS, STAGES>;
+  using CopyB = Copier<Precision, B, T::N, T::THREADS, STAGES>;
   struct Shared {
     typename CopyA::Shared a;
     typename CopyB::Shared b;
@@ -327,8 +344,8 @@ template <class Precision, class T, class A, class B> struct Product {
     CopyB copy_b(b, shared.b, n);
     __syncthreads();                                    // the places are written, and nobody multiplies the last step of a run before
     const int steps = (end - begin + DEPTH - 1) / DEPTH;
-    if constexpr (Precision::ASYNC) {
-      constexpr int AHEAD = Precision::STAGES - 1;
+    if constexpr (BOTH_ASYNC) {
+      constexpr int AHEAD = STAGES - 1;
 #pragma unroll 1                                      // side by side they would cost the products 10 registers
       for (int s = 0; s < AHEAD; ++s) {
         if (s < steps) copy_a.start(s, begin + s * DEPTH), copy_b.start(s, begin + s * DEPTH);
@@ -338,22 +355,32 @@ template <class Precision, class T, class A, class B> struct Product {
         cp_async_wait<AHEAD - 1>();
         __syncthreads();                                // everybody's copies of step s have landed, and step s - 1 has been multiplied
         const int next = s + AHEAD;
-        if (next < steps) copy_a.start(next % Precision::STAGES, begin + next * DEPTH), copy_b.start(next % Precision::STAGES, begin + next * DEPTH);
+        if (next < steps) copy_a.start(next % STAGES, begin + next * DEPTH), copy_b.start(next % STAGES, begin + next * DEPTH);
         cp_async_commit();
-        watch(copy_a, s % Precision::STAGES);
-        multiply(s % Precision::STAGES);
+        watch(copy_a, s % STAGES);
+        multiply(s % STAGES);
       }
       cp_async_wait<0>();
     } else {
-      copy_a.fetch(begin), copy_b.fetch(begin);
-      watch(copy_a, 0);
-      copy_a.store(0), copy_b.store(0);
+      const auto landed = [&](int s) {                  // the thread's part of step s is there
+        const int stage = s % 2;
+        if constexpr (!CopyA::ASYNC) watch(copy_a, stage);
+        copy_a.end(stage), copy_b.end(stage);
+        if constexpr (ONE_ASYNC) cp_async_wait<0>();
+        if constexpr (CopyA::ASYNC) watch(copy_a, stage);
+      };
+      const auto coming = [&](int s) {
+        copy_a.begin(s % 2, begin + s * DEPTH), copy_b.begin(s % 2, begin + s * DEPTH);
+        if constexpr (ONE_ASYNC) cp_async_commit();
+      };
+      coming(0);
+      landed(0);
       __syncthreads();
       for (int s = 0; s < steps; ++s) {
         const bool more = s + 1 < steps;
-        if (more) copy_a.fetch(begin + (s + 1) * DEPTH), copy_b.fetch(begin + (s + 1) * DEPTH);
+        if (more) coming(s + 1);
         multiply(s % 2);
-        if (more) watch(copy_a, (s + 1) % 2), copy_a.store((s + 1) % 2), copy_b.store((s + 1) % 2);
+        if (more) landed(s + 1);
         __syncthreads();
       }
     }

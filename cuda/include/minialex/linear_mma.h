@@ -14,6 +14,8 @@ bool large_wgrad(const LinearDims& dims);
 size_t workspace_fprop(const LinearDims& dims);
 size_t workspace_dgrad(const LinearDims& dims);
 size_t workspace_wgrad(const LinearDims& dims);
+size_t workspace_fprop_bf16(const LinearDims& dims);          // of bfloat16, which sums of several parts cannot be carried in
+size_t workspace_dgrad_bf16(const LinearDims& dims);
 
 template <class PRECISION, bool LARGE> void launch_fprop(const LinearFprop& call, Stream stream);
 template <class PRECISION, bool LARGE> void launch_dgrad(const LinearDgrad& call, Stream stream);

@@ -29,9 +29,10 @@ void finish_fprop(const LinearFprop& c, Stream stream);                  // what
 void finish_dgrad(const LinearDgrad& c, Stream stream);
 
 // db of output k over at most a chain of images from `start` on, written or added to what is there; in the kernels of every wgrad.
-MINIALEX_DEVICE void linear_bias_gradient(const LinearDims& d, const float* dy, float* db, int k, int start, bool add) {
+template <class Numbers>
+MINIALEX_DEVICE void linear_bias_gradient(const LinearDims& d, const Numbers& dy, float* db, int k, int start, bool add) {
   const int Ky = d.Ky();
-  const float* from = dy + int64_t(k / Ky) * d.N * Ky + k % Ky;
+  const auto from = dy + int64_t(k / Ky) * d.N * Ky + k % Ky;
   float sum = 0.f;
   for (int n = start; n < min(start + kChain, d.N); ++n) sum = sum + from[int64_t(n) * Ky];
   db[k] = add ? __fadd_rn(db[k], sum) : sum;

@@ -3,26 +3,27 @@
 #pragma once
 #include <minialex/kernel.h>
 #include <minialex/ops.h>
+#include <minialex/stored.h>
 
 namespace minialex {
 
 constexpr int kMapThreads = 256;
 
 template <class Unit>
-__global__ void __launch_bounds__(kMapThreads) map_fprop_direct(const float* x, float* y, int64_t size) {
+__global__ void __launch_bounds__(kMapThreads) map_fprop_direct(InArray x, OutArray y, int64_t size) {
   const int64_t i = int64_t(blockIdx.x) * kMapThreads + threadIdx.x;
   if (i < size) y[i] = Unit::fprop(x[i]);
 }
 
 template <class Unit>
-__global__ void __launch_bounds__(kMapThreads) map_bprop_direct(const float* y, const float* dy, float* dx, int64_t size) {
+__global__ void __launch_bounds__(kMapThreads) map_bprop_direct(InArray y, InArray dy, OutArray dx, int64_t size) {
   const int64_t i = int64_t(blockIdx.x) * kMapThreads + threadIdx.x;
   if (i < size) dx[i] = Unit::bprop(y[i], dy[i]);
 }
 
 // No __restrict__: the ops may work in place, where each thread reads its elements before it writes them.
 template <class Unit>
-__global__ void __launch_bounds__(kMapThreads) map_fprop_vector(const float* x, float* y, int64_t size) {
+__global__ void __launch_bounds__(kMapThreads) map_fprop_vector(InArray x, OutArray y, int64_t size) {
   const int64_t i = (int64_t(blockIdx.x) * kMapThreads + threadIdx.x) * 4;
   if (i + 4 <= size) {
     const float4 a = load4(x + i);
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(kMapThreads) map_fprop_vector(const float* x, 
 }
 
 template <class Unit>
-__global__ void __launch_bounds__(kMapThreads) map_bprop_vector(const float* y, const float* dy, float* dx, int64_t size) {
+__global__ void __launch_bounds__(kMapThreads) map_bprop_vector(InArray y, InArray dy, OutArray dx, int64_t size) {
   const int64_t i = (int64_t(blockIdx.x) * kMapThreads + threadIdx.x) * 4;
   if (i + 4 <= size) {
     const float4 a = load4(y + i), d = load4(dy + i);

@@ -29,14 +29,15 @@ MINIALEX_DEVICE float norm_gradient(float x, float dy, float power, float throug
   return fmaf(__fmul_rn(-n.twice, x), through, __fmul_rn(dy, power));
 }
 
-// ---- across channels.  `pixel` points to the C channels of one pixel; windows are clipped to them.
-MINIALEX_DEVICE float channel_scale(const float* pixel, int c, int C, int radius, const NormConstants& n) {
+// ---- across channels.  `pixel` points to the C channels of one pixel (Numbers: a pointer or an InArray); windows are clipped to them.
+template <class Numbers> MINIALEX_DEVICE float channel_scale(const Numbers& pixel, int c, int C, int radius, const NormConstants& n) {
   float squares = 0;
   for (int j = max(c - radius, 0); j <= min(c + radius, C - 1); ++j) squares = fmaf(pixel[j], pixel[j], squares);
   return norm_scale(squares, n);
 }
 
-template <bool PAPER> MINIALEX_DEVICE float channel_norm(const float* pixel, int c, int C, int radius, const NormConstants& n) {
+template <bool PAPER, class Numbers>
+MINIALEX_DEVICE float channel_norm(const Numbers& pixel, int c, int C, int radius, const NormConstants& n) {
   return __fmul_rn(pixel[c], norm_power<PAPER>(channel_scale(pixel, c, C, radius, n), n));
 }
 
@@ -44,8 +45,8 @@ template <bool PAPER> MINIALEX_DEVICE float channel_norm(const float* pixel, int
 struct Around {
   float v[12];
 };
-MINIALEX_DEVICE Around around(const float* pixel, int c, int C) {
-  const Quad none = {{0, 0, 0, 0}}, left = c >= 4 ? load_quad(pixel + c - 4) : none, right = c + 4 < C ? load_quad(pixel + c + 4) : none;
+template <class Numbers> MINIALEX_DEVICE Around around(const Numbers& pixel, int c, int C) {
+  const Quad none = {{0, 0, 0, 0}}, left = c >= 4 ? load_quad(pixel + (c - 4)) : none, right = c + 4 < C ? load_quad(pixel + (c + 4)) : none;
   const Quad here = load_quad(pixel + c);
   Around a;
   MINIALEX_UNROLL for (int i = 0; i < 4; ++i) {
@@ -61,7 +62,7 @@ template <int RADIUS, bool PAPER> struct NormQuad {
   static_assert(RADIUS <= 4, "the window must lie within the neighbouring quads");
   Quad x, scale, power;
 
-  MINIALEX_DEVICE NormQuad(const float* pixel, int c, int C, const NormConstants& n) {
+  template <class Numbers> MINIALEX_DEVICE NormQuad(const Numbers& pixel, int c, int C, const NormConstants& n) {
     const Around a = around(pixel, c, C);
     MINIALEX_UNROLL for (int i = 0; i < 4; ++i) {
       float squares = 0;

@@ -1,6 +1,8 @@
 // Every op of the kernels: what a call carries, and the table of its variants, in the order of minialex/backends/signatures.py.
-// Pointers are device memory, contiguous, 16-byte aligned and separate unless a comment says otherwise.
+// Pointers are device memory, contiguous, 16-byte aligned and separate unless a comment says otherwise.  Activations and their gradients
+// are InArray and OutArray: float32 or bfloat16, all of a call alike unless a comment says otherwise; whatever else is a number is float32.
 #pragma once
+#include "bf16.h"
 #include "dims.h"
 #include "variants.h"
 
@@ -21,8 +23,9 @@ struct DropoutMask {
 struct ConvFprop {
   using Dims = ConvDims;
   ConvDims dims;
-  const float *x, *w, *b;
-  float* y;
+  InArray x;
+  const float *w, *b;
+  OutArray y;                                          // float32 where x is, else either
   bool relu;                                           // y = max(y, 0) on the way out,
   DropoutMask dropout;                                 // and what dropout makes of that: of linear layers alone
   void* workspace;
@@ -30,16 +33,17 @@ struct ConvFprop {
 struct ConvDgrad {
   using Dims = ConvDims;
   ConvDims dims;
-  const float *dy, *w;
-  float* dx;
-  const float* gate;
+  InArray dy;
+  const float* w;
+  OutArray dx;                                         // float32 where dy is, else either
+  InArray gate;                                        // as dx
   float scale;
   void* workspace;
 };
 struct ConvWgrad {
   using Dims = ConvDims;
   ConvDims dims;
-  const float *x, *dy;
+  InArray x, dy;
   float *dw, *db;
   bool accumulate;
   void* workspace;
@@ -59,8 +63,9 @@ const Op<LocalWgrad>& local_wgrad();
 struct LinearFprop {
   using Dims = LinearDims;
   LinearDims dims;
-  const float *x, *w, *b;
-  float* y;
+  InArray x;
+  const float *w, *b;
+  OutArray y;                                          // float32 where x is, else either
   bool relu;                                           // as ConvFprop's
   DropoutMask dropout;
   void* workspace;
@@ -68,16 +73,17 @@ struct LinearFprop {
 struct LinearDgrad {
   using Dims = LinearDims;
   LinearDims dims;
-  const float *dy, *w;
-  float* dx;
-  const float* gate;
+  InArray dy;
+  const float* w;
+  OutArray dx;                                         // float32 where dy is, else either
+  InArray gate;                                        // as dx
   float scale;
   void* workspace;
 };
 struct LinearWgrad {
   using Dims = LinearDims;
   LinearDims dims;
-  const float *x, *dy;
+  InArray x, dy;
   float *dw, *db;
   bool accumulate;
   void* workspace;
@@ -93,8 +99,9 @@ struct JointSum {
     int G, per_column, C;                              // p, q, y are (G, per_column / C positions, C); channel g * C + c has bias b[g * C + c]
     std::string text() const { return minialex::text(G, " columns of ", per_column, ", ", C, " channels"); }
   } dims;
-  const float *p, *q, *b;
-  float* y;                                            // may be p or q
+  InArray p, q;
+  const float* b;
+  OutArray y;                                          // either; may be p or q
   void* workspace;
 };
 const Op<JointSum>& joint_sum();
@@ -104,7 +111,7 @@ struct CellsFprop {
   using Dims = CellsDims;
   CellsDims dims;
   const float* x;
-  float* y;
+  OutArray y;                                          // either
   void* workspace;
 };
 struct CellsBprop {
@@ -121,15 +128,15 @@ const Op<CellsBprop>& cells_bprop();
 struct MapFprop {
   using Dims = MapDims;
   MapDims dims;
-  const float* x;
-  float* y;
+  InArray x;
+  OutArray y;
   void* workspace;
 };
 struct MapBprop {
   using Dims = MapDims;
   MapDims dims;
-  const float *y, *dy;
-  float* dx;
+  InArray y, dy;
+  OutArray dx;
   void* workspace;
 };
 const Op<MapFprop>& relu_fprop();
@@ -143,16 +150,16 @@ const Op<MapBprop>& sigmoid_bprop();
 struct NormFprop {
   using Dims = NormDims;
   NormDims dims;
-  const float* x;
-  float* y;
+  InArray x;
+  OutArray y;
   float k, alpha, beta;
   void* workspace;
 };
 struct NormBprop {
   using Dims = NormDims;
   NormDims dims;
-  const float *x, *dy;
-  float* dx;
+  InArray x, dy;
+  OutArray dx;
   float k, alpha, beta;
   void* workspace;
 };
@@ -164,15 +171,15 @@ const Op<NormBprop>& spatial_norm_bprop();
 struct PoolFprop {
   using Dims = PoolDims;
   PoolDims dims;
-  const float* x;
-  float* y;
+  InArray x;
+  OutArray y;
   void* workspace;
 };
 struct PoolBprop {
   using Dims = PoolDims;
   PoolDims dims;
-  const float *x, *y, *dy;                             // x and y are nullptr for average pooling
-  float* dx;
+  InArray x, y, dy;                                    // x and y are nullptr for average pooling
+  OutArray dx;
   bool relu;                                           // of max-pooling: also multiplies dx by (x > 0), the gradient of a ReLU below
   void* workspace;
 };
@@ -185,16 +192,16 @@ const Op<PoolBprop>& avgpool_bprop();
 struct NormPoolFprop {
   using Dims = NormPoolDims;
   NormPoolDims dims;
-  const float* x;
-  float* y;
+  InArray x;
+  OutArray y;
   float k, alpha, beta;
   void* workspace;
 };
 struct NormPoolBprop {
   using Dims = NormPoolDims;
   NormPoolDims dims;
-  const float *x, *y, *dy;
-  float* dx;
+  InArray x, y, dy;
+  OutArray dx;
   float k, alpha, beta;
   bool relu;
   void* workspace;
@@ -206,16 +213,16 @@ const Op<NormPoolBprop>& lrn_maxpool_bprop();
 struct Dropout {
   using Dims = DropoutDims;
   DropoutDims dims;
-  const float* x;
-  float* y;
+  InArray x;
+  OutArray y;
   DropoutMask mask;
   void* workspace;
 };
 struct DropoutTest {
   using Dims = MapDims;
   MapDims dims;
-  const float* x;
-  float* y;
+  InArray x;
+  OutArray y;
   float factor;
   void* workspace;
 };
@@ -226,10 +233,10 @@ const Op<DropoutTest>& dropout_test();
 struct LossFprop {
   using Dims = LossDims;
   LossDims dims;
-  const float* x;
+  InArray x;
   const int32_t* labels;
   float *p, *loss;
-  float* dx;                                           // nullptr, or loss_bprop's output, written, too
+  OutArray dx;                                         // nullptr, or loss_bprop's output, written, too; either
   float scale;
   void* workspace;
 };
@@ -238,7 +245,7 @@ struct LossBprop {
   LossDims dims;
   const float* p;
   const int32_t* labels;
-  float* dx;
+  OutArray dx;                                         // either
   float scale;
   void* workspace;
 };
@@ -270,7 +277,7 @@ struct AugmentFprop {
   const int32_t* offsets;                              // (N, 2): top, left
   const uint8_t* flips;                                // (N,) 0 or 1
   const float* noise;                                  // (N, C)
-  float* y;
+  OutArray y;                                          // either
   float scale;
   void* workspace;
 };

@@ -36,8 +36,8 @@ MINIALEX_DEVICE bool wins(const PoolDims& d, int p, int q, int h, int w, float h
 }
 
 // The sum of dy over the windows that input (h, w) won, windows in row order.  y and dy point to their image's channel.
-template <class Value>
-MINIALEX_DEVICE float pool_gradient(const PoolDims& d, int h, int w, float here, const float* y, const float* dy, const Value& value) {
+template <class Numbers, class Value>
+MINIALEX_DEVICE float pool_gradient(const PoolDims& d, int h, int w, float here, const Numbers& y, const Numbers& dy, const Value& value) {
   const Windows rows = windows_of(h, d.window, d.stride, d.P), columns = windows_of(w, d.window, d.stride, d.Q);
   float sum = 0;
   for (int p = rows.first; p <= rows.last; ++p)
@@ -49,8 +49,8 @@ MINIALEX_DEVICE float pool_gradient(const PoolDims& d, int h, int w, float here,
 }
 
 // The same of four channels; value(h, w, i) is that of channel i.
-template <class Value>
-MINIALEX_DEVICE Quad pool_gradient(const PoolDims& d, int h, int w, const Quad& here, const float* y, const float* dy, const Value& value) {
+template <class S, class Value>
+MINIALEX_DEVICE Quad pool_gradient(const PoolDims& d, int h, int w, const Quad& here, const S* y, const S* dy, const Value& value) {
   const Windows rows = windows_of(h, d.window, d.stride, d.P), columns = windows_of(w, d.window, d.stride, d.Q);
   Quad sum = {{0, 0, 0, 0}};
   for (int p = rows.first; p <= rows.last; ++p)

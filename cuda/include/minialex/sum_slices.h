@@ -6,23 +6,24 @@
 #pragma once
 #include "gemm_tile.h"
 #include "philox.h"
+#include "stored.h"
 
 namespace minialex {
 
 // COUNT neighbouring numbers in registers: a thread's share.
 template <int COUNT> struct Some {
   float v[COUNT];
-  MINIALEX_DEVICE static Some load(const float* from) {
+  template <class Numbers> MINIALEX_DEVICE static Some load(const Numbers& from) {
     if constexpr (COUNT == 4) {
       const float4 four = load4(from);
       return {{four.x, four.y, four.z, four.w}};
     } else {
-      return {{*from}};
+      return {{from[0]}};
     }
   }
-  MINIALEX_DEVICE void store(float* to) const {
+  MINIALEX_DEVICE void store(const OutArray& to) const {
     if constexpr (COUNT == 4) store4(to, make_float4(v[0], v[1], v[2], v[3]));
-    else *to = v[0];
+    else to[0] = v[0];
   }
   MINIALEX_DEVICE Some operator+(const Some& other) const {
     Some sum;
@@ -69,7 +70,7 @@ inline int64_t weights_slice(int64_t weights, int64_t biases) { return ceil_div(
 // y (columns, images, channels) of linear layers, or (columns, positions, channels): + bias, then relu, then dropout of each image.
 template <int COUNT_> struct ActivationOut {
   static constexpr int COUNT = COUNT_;
-  float* y;
+  OutArray y;
   int64_t per_column;
   int channels;
   const float* bias;                                    // nullptr: none
@@ -85,7 +86,7 @@ template <int COUNT_> struct ActivationOut {
       const int64_t first = int64_t(dropout.column + column) * channels + channel;
       const uint4 words = dropout_words(dropout, uint32_t(first / 4), uint32_t(image));
       const uint32_t word[] = {COUNT == 4 ? words.x : word_of(words, first), words.y, words.z, words.w};
-      MINIALEX_UNROLL for (int e = 0; e < COUNT; ++e) total.v[e] = dropped(total.v[e], word[e], dropout);
+      MINIALEX_UNROLL for (int e = 0; e < COUNT; ++e) total.v[e] = dropped(as_stored(y, total.v[e]), word[e], dropout);
     }
     total.store(y + i);
   }
@@ -94,13 +95,13 @@ template <int COUNT_> struct ActivationOut {
 // dx, behind the gate of a ReLU below.
 template <int COUNT_> struct GradientOut {
   static constexpr int COUNT = COUNT_;
-  float* dx;
-  const float* gate;                                    // nullptr: none
+  OutArray dx;
+  InArray gate;                                         // nullptr: none
   float scale;
   MINIALEX_DEVICE void operator()(int64_t i, Some<COUNT> total) const {
     if (gate) {
       const Some<COUNT> open = Some<COUNT>::load(gate + i);
-      MINIALEX_UNROLL for (int e = 0; e < COUNT; ++e) total.v[e] = gated(open.v[e], scale, total.v[e]);
+      MINIALEX_UNROLL for (int e = 0; e < COUNT; ++e) total.v[e] = gated(open.v[e], scale, as_stored(dx, total.v[e]));
     }
     total.store(dx + i);
   }
@@ -118,16 +119,17 @@ template <class Out> void add_up(const Slices& slices, const Out& out, Stream st
   MINIALEX_LAUNCH(sum_slices<Out>, grid, dim3(SUM_THREADS), 0, stream, slices, out);
 }
 
-// A call whose sums lie in `parts` x `ranges` slices of its workspace; 1 x 1: in its output, which is finished where it is.
-template <class Fprop> void add_up_fprop(const Fprop& c, int parts, int ranges, const float* bias, bool relu, Stream stream) {
+// A call whose sums lie in `parts` x `ranges` slices at `from`, its workspace; or in its float32 output, which is finished where it is.
+template <class Fprop>
+void add_up_fprop(const Fprop& c, const void* from, int parts, int ranges, const float* bias, bool relu, Stream stream) {
   const auto& d = c.dims;
-  const Slices slices{parts * ranges > 1 ? static_cast<const float*>(c.workspace) : c.y, parts, ranges, d.y_size(), d.y_size()};
+  const Slices slices{static_cast<const float*>(from), parts, ranges, d.y_size(), d.y_size()};
   if (d.Ky() % 4 == 0) add_up(slices, ActivationOut<4>{c.y, d.y_size() / d.Gy, d.Ky(), bias, relu, c.dropout}, stream);
   else add_up(slices, ActivationOut<1>{c.y, d.y_size() / d.Gy, d.Ky(), bias, relu, c.dropout}, stream);
 }
-template <class Dgrad> void add_up_dgrad(const Dgrad& c, int parts, int ranges, Stream stream) {
+template <class Dgrad> void add_up_dgrad(const Dgrad& c, const void* from, int parts, int ranges, Stream stream) {
   const int64_t size = c.dims.x_size();
-  const Slices slices{parts * ranges > 1 ? static_cast<const float*>(c.workspace) : c.dx, parts, ranges, size, size};
+  const Slices slices{static_cast<const float*>(from), parts, ranges, size, size};
   if (size % 4 == 0) add_up(slices, GradientOut<4>{c.dx, c.gate, c.scale}, stream);
   else add_up(slices, GradientOut<1>{c.dx, c.gate, c.scale}, stream);
 }

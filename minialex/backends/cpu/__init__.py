@@ -5,7 +5,7 @@ into the caller's arrays and keeps its intermediate values in its thread's scrat
 of workers.  `blas_reason` is None, or why NumPy's BLAS could not be set to one thread for each worker.
 """
 
-from .abilities import fused, set_precision
+from .abilities import fused, set_precision, storage
 from .augment import augment_fprop
 from .avgpool import avgpool_bprop, avgpool_fprop
 from .cells import cells_bprop, cells_fprop
@@ -30,4 +30,4 @@ __all__ = ["augment_fprop", "avgpool_bprop", "avgpool_fprop", "blas_reason", "ce
            "joint_sum", "linear_dgrad", "linear_fprop", "linear_relu_fprop", "linear_wgrad", "local_dgrad", "local_fprop", "local_wgrad",
            "loss_bprop", "loss_fprop", "lrn_bprop", "lrn_fprop", "lrn_maxpool_bprop", "lrn_maxpool_fprop", "maxpool_bprop", "maxpool_fprop",
            "parallel", "relu_bprop", "relu_fprop", "set_precision", "set_workers", "sgd_update", "sigmoid_bprop", "sigmoid_fprop",
-           "spatial_norm_bprop", "spatial_norm_fprop", "sum_partials", "tanh_bprop", "tanh_fprop", "to_host", "workers"]
+           "spatial_norm_bprop", "spatial_norm_fprop", "storage", "sum_partials", "tanh_bprop", "tanh_fprop", "to_host", "workers"]

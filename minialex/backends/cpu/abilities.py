@@ -15,3 +15,8 @@ def set_precision(name: str) -> None:
     if name != "float32":
         raise MiniAlexError(f"set_precision: the cpu backend multiplies in float32 and knows no {name!r}; "
                             "use float32, or the cuda backend for tf32, bf16, bf16x3 and bf16x6")
+
+
+def storage(dtype: str) -> str:
+    """`dtype`: activations are stored as they are computed."""
+    return dtype

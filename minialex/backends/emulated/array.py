@@ -11,7 +11,7 @@ import numpy as np
 
 from ...spec import DTypeError, LayoutError, ShapeError
 
-DTYPES = ("float32", "int32", "uint8", "bool")
+DTYPES = ("float32", "uint16", "int32", "uint8", "bool")        # uint16: bfloat16
 
 
 class Flags(NamedTuple):

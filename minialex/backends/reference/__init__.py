@@ -3,7 +3,7 @@
 Works in float32 and float64; tests compare every backend with it in float64.
 """
 
-from .abilities import fused, set_precision
+from .abilities import fused, set_precision, storage
 from .arrays import empty, from_host, image_ranges, parallel, set_workers, sum_partials, to_host, workers
 from .augment import augment_fprop
 from .avgpool import avgpool_bprop, avgpool_fprop
@@ -30,4 +30,4 @@ __all__ = ["augment_fprop", "avgpool_bprop", "avgpool_fprop", "cells_bprop", "ce
            "local_fprop", "local_wgrad", "loss_bprop", "loss_fprop", "lrn_bprop", "lrn_fprop", "lrn_maxpool_bprop",
            "lrn_maxpool_fprop", "maxpool_bprop", "maxpool_fprop", "parallel", "relu_bprop", "relu_fprop",
            "set_precision", "set_workers", "sgd_update", "sigmoid_bprop", "sigmoid_fprop", "spatial_norm_bprop",
-           "spatial_norm_fprop", "sum_partials", "tanh_bprop", "tanh_fprop", "to_host", "workers"]
+           "spatial_norm_fprop", "storage", "sum_partials", "tanh_bprop", "tanh_fprop", "to_host", "workers"]
