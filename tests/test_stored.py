@@ -92,8 +92,8 @@ WHOLE = {"conv": cases.ConvCase("whole_vectors", 3, 6, 5, 16, 48, 3, 3, pad=1, c
 @pytest.mark.parametrize("op", ["conv_fprop", "conv_relu_fprop", "conv_dgrad", "conv_wgrad", "linear_fprop", "linear_relu_fprop",
                                 "linear_dgrad", "linear_wgrad"])
 def test_layers_with_weights(backend, op, seed):
-    """A row of precision "bf16" writes float32 from the same bfloat16 numbers, too.  In whole vectors, and with columns whose sums are parts
-    of one."""
+    """A row of precision "bf16" writes float32 from the same bfloat16 numbers, too.  In whole vectors, and with columns whose sums are
+    parts of one."""
     stem = op.partition("_")[0]
     for name in PRODUCTS[stem]:
         case, layer = WHOLE[stem] if name == "whole_vectors" else named(stem, name), layer_of(op)

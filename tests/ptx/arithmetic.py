@@ -116,6 +116,16 @@ def bit_field(value: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.nd
     return np.array(result, value.dtype)
 
 
+def insert_field(field: np.ndarray, into: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """bfi: the lowest `length` bits of `field` in place of those of `into` from `start` on."""
+    bits, result = 8 * into.itemsize, []
+    parts = np.broadcast_arrays(field, into, start & 255, length & 255)
+    for new, word, first, count in zip(*(part.tolist() for part in parts), strict=True):
+        mask = (1 << count) - 1 << first & (1 << bits) - 1
+        result.append(word & ~mask | new << first & mask)
+    return np.array(result, into.dtype)
+
+
 def funnel(opcode: tuple[str, ...]) -> Callable:
     """shf: 64 bits, `low` below `high`, shifted; left gives the upper word, right the lower one."""
     def function(low, high, amount):
@@ -235,6 +245,8 @@ def plain_rule(instruction: Instruction, opcode: tuple[str, ...], t: str):
         return [t, t], reverse_bits
     if name == "bfe":
         return [t, t, "u32", "u32"], bit_field
+    if name == "bfi":
+        return [t, t, t, "u32", "u32"], insert_field
     if name == "prmt":
         return ["b32"] * 4, permute
     if name == "lop3":

@@ -41,9 +41,11 @@ std::vector<std::string> frames_of(const std::vector<Site>& offsets) {
   return frames;
 }
 
+// Or to the words by which kernels read and write: the place is where they are called.
 bool belongs_to_emulator(const std::string& frame) {
-  return frame.find("/emulated/") != std::string::npos || base_name(frame).compare(0, 9, "kernel.h:") == 0 ||
-         frame.find("/include/c++/") != std::string::npos;
+  const std::string name = base_name(frame), file = name.substr(0, name.rfind(':'));
+  return frame.find("/emulated/") != std::string::npos || frame.find("/include/c++/") != std::string::npos || file == "kernel.h" ||
+         file == "stored.h" || file == "bf16.h";
 }
 
 }  // namespace
