@@ -56,10 +56,12 @@ def test_what_does_not_fit_is_refused_with_what_does(monkeypatch):
     assert too_small(ops, "paper", 1, 1 << 20, monkeypatch)[0].endswith("not even one image fits, use --device cpu")
 
 
-@pytest.mark.parametrize("name, batch", [("tiny", 1), ("tiny", 32), ("cifar11", 2)])
-def test_the_plan_covers_a_step(name, batch):
+@pytest.mark.parametrize("name, batch, precision", [("tiny", 1, "float32"), ("tiny", 32, "float32"), ("cifar11", 2, "float32"),
+                                                    ("tiny", 8, "bf16"), ("cifar11", 2, "bf16")])
+def test_the_plan_covers_a_step(name, batch, precision):
     """And is not so far above it that it would refuse what runs."""
     ops = load_or_skip("emulated").kernels.on(0)
+    ops.set_precision(precision)
     made, free = recipe(name), ops.memory.free()
     net = Net(made.build(made.classes), made.input, batch, ops)
     sgd = SGD(net)

@@ -248,11 +248,12 @@ def test_what_travels_is_what_the_plan_says(kernels):
     assert [n for device, _, n in sent if device == 0] == [last, *each_way[::-1]]
 
 
-@pytest.mark.parametrize("name, batch", [("tiny", 2), ("tiny", 32)])
-def test_the_plan_covers_a_step(kernels, name, batch):
+@pytest.mark.parametrize("batch, precision", [(2, "float32"), (32, "float32"), (8, "bf16")])
+def test_the_plan_covers_a_step(kernels, batch, precision):
     gc.collect()                                                # networks of other tests
-    made = recipe(name)
-    both = places(kernels, 0, 1)
+    made, both = recipe("tiny"), places(kernels, 0, 1)
+    for ops in both:
+        ops.set_precision(precision)
     free = [ops.memory.free() for ops in both]
     net = ColumnNet(made.build(made.classes), made.input, batch, both)
     train(net, 1, batch=batch)
@@ -260,7 +261,7 @@ def test_the_plan_covers_a_step(kernels, name, batch):
     records += net.inputs(batch, 1)
     for g, ops in enumerate(both):
         used = free[g] - ops.memory.free()
-        planned = device_bytes(made.build(made.classes), made.input, batch, g)
+        planned = device_bytes(made.build(made.classes), made.input, batch, g, stored=np.dtype(net.storage).itemsize)
         assert records and used <= net.bytes(batch, g) < 1.4 * used and used <= planned < 1.5 * used
 
 

@@ -83,7 +83,7 @@ def floats(op: str, **arrays) -> None:
 
 
 def stored(op: str, *alike, either: tuple = ()) -> None:
-    """Arrays `alike` are all float32 or all bfloat16; those of `either` may be float32, too, or anything where nothing need be alike."""
+    """Arrays `alike` are all float32 or all bfloat16; those of `either`, outputs, may be float32 in both cases."""
     kinds = {_name(array.dtype) for array in alike if array is not None}
     if len(kinds) > 1:
         raise DTypeError(f"{op}: activations stored as {' and '.join(sorted(kinds))} (uint16: bfloat16); all of a call have one storage")
