@@ -1,9 +1,8 @@
 """The ops of the two compiled backends, emulated and cuda: check the arguments, ring the doorbell of the kernel.
 
-One class for both, since the kernels are the same files; what differs is where arrays live (`memory`) and which extension
-runs them.  Every op takes `variant`, the name of one row of its table (cuda/README.md); None lets the kernels' own
-`choose` decide, a pure function of the shapes.  Kernels compute in float32, on arrays of float32; activations and their gradients may
-be bfloat16 instead (minialex/bf16.py), rounded when they are stored: what precision "bf16" is.
+One class for both, since the kernels are the same files; what differs is where arrays live (`memory`) and which extension runs them.
+Every op takes `variant`, the name of one row of its table (cuda/README.md); None lets the kernels' own `choose` decide, a function of the
+shapes.  Kernels compute in float32; activations and their gradients may be stored as bfloat16 (minialex/bf16.py): precision "bf16".
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ class Memory(Protocol):
     """Arrays of one device."""
 
     device: int
-
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any: ...
     def from_host(self, array: np.ndarray, out: Any) -> Any: ...
     def to_host(self, array: Any) -> np.ndarray: ...
@@ -378,8 +376,7 @@ class Compiled:
         """A crop that leaves its picture gives NaNs, as offsets live on the device."""
         cell = checks.augment("augment_fprop", images=images, mean=mean, offsets=offsets, flips=flips, noise=noise, y=y, mean_at=mean_at)
         _float32("augment_fprop", y)
-        N, H0, W0, C = images.shape
-        dims = (N, H0, W0, y.shape[2] * cell, y.shape[3] * cell, C, cell, mean_at == "centre")
+        dims = (*images.shape[:3], y.shape[2] * cell, y.shape[3] * cell, images.shape[3], cell, mean_at == "centre")
         self._ring("augment_fprop", dims, images, mean, offsets, flips, noise, y, scale, variant=variant)
 
 
