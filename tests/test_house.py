@@ -255,7 +255,7 @@ def test_readme_names_things_that_exist():
     paths = re.findall(r"`((?:minialex|cuda|bindings|examples|tests|docs|benchmarks)/[^`\s]*)`", text)
     assert paths and not [path for path in paths if not (ROOT / path).exists()]
     commands = [line for line in text.splitlines() if line.startswith("python3 -m venv")]
-    assert len(commands) == 2 and commands[1].endswith("-m pytest -q") and text.splitlines().index(commands[1]) < 50
+    assert len(commands) == 2 and commands[1].endswith("-m pytest -q -n auto --dist loadfile") and text.splitlines().index(commands[1]) < 50
     for script in re.findall(r"[\w/]+\.py\b", "\n".join(commands)):
         assert (ROOT / script).is_file()
     table = text.partition("## Recipes")[2].partition("\n## ")[0]
