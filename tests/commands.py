@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from minialex import train
 from minialex.cli import main
 from minialex.data.source import shown
+
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def said(capsys, *words) -> tuple[int, str, str]:
@@ -42,17 +46,18 @@ def everything(*folders: Path) -> dict[str, tuple[int, int]]:
 
 def refused(capsys, place: Path, words, *parts: str, status: int = 2) -> str:
     """Asserts that `minialex WORDS` ends with `status` and one sentence holding every part, and changes nothing below `place`
-    or the current folder.  Returns the sentence."""
-    before = everything(place, Path.cwd())
-    got, out, err = said(capsys, *words)
-    assert got == status, (got, out, err)
-    lines = err.splitlines()
-    sentence = lines[-1] if lines else ""
-    assert len([line for line in lines if not line.startswith("prepare ")]) == 1, err      # the bar of a preparation may stand above
-    assert sentence.startswith("minialex") and "Traceback" not in out + err
-    for part in parts:
-        assert shown(part) in sentence, (part, sentence)
-    assert everything(place, Path.cwd()) == before
+    or the current folder, an empty one unless the test has chosen it (other tests write below the checkout).  Returns the sentence."""
+    with TemporaryDirectory() as empty, chdir(empty if Path.cwd() == CHECKOUT else Path.cwd()):
+        before = everything(place, Path.cwd())
+        got, out, err = said(capsys, *words)
+        assert got == status, (got, out, err)
+        lines = err.splitlines()
+        sentence = lines[-1] if lines else ""
+        assert len([line for line in lines if not line.startswith("prepare ")]) == 1, err      # the bar of a preparation may stand above
+        assert sentence.startswith("minialex") and "Traceback" not in out + err
+        for part in parts:
+            assert shown(part) in sentence, (part, sentence)
+        assert everything(place, Path.cwd()) == before
     return sentence
 
 

@@ -22,6 +22,7 @@ from minialex.testing.onhost import OnHost
 
 BACKENDS = ("reference", "cpu")     # those whose arrays are NumPy's: on every machine
 COMPILED = ("emulated", "cuda")         # those with arrays of their own, where they are built
+LONGEST = ("test_static", "test_checked", "test_kernel_mutants", "test_two_devices", "test_tensor_core", "test_ptx", "test_zoo")
 
 
 def load_or_skip(name: str):
@@ -60,8 +61,14 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="also run the tests marked long (minutes to hours)")
 
 
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False          # of several processes: files in the order below, not by their number of tests
+
+
 def pytest_collection_modifyitems(config, items):
-    """What is marked long has a short version beside it, which always runs."""
+    """Files that take a process minutes begin first.  What is marked long has a short version beside it, which always runs."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     if not config.getoption("--long"):
         for item in items:
             if "long" in item.keywords:

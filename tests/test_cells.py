@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import compiled_backends, load_or_skip
 
+from minialex.backends.cpu import winograd
 from minialex.layers import CellConv, CellConvReLU, Conv, ConvReLU, Local, Run
 from minialex.layers.cells import in_cells, shape_of
 from minialex.net import Net
@@ -18,6 +19,12 @@ from minialex.testing import assert_bits_equal, assert_within, call, cases, refu
 from minialex.testing.compare import zero_mean_bound
 
 SMALL = [case for case in cases.CELLS if np.prod(case.x_shape) < 4000]
+
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch):
+    """Of the cpu backend's forms of a convolution the direct one, whose sums of whole numbers are exact."""
+    monkeypatch.setattr(winograd, "enabled", False)
 
 
 def draw(case, seed, dtype=np.float32):
