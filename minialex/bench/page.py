@@ -95,9 +95,9 @@ def _cpu(found: list[Table]) -> list[str]:
                     (its time / ours): above 1 MiniAlex is faster. {'; '.join(machines)}. The allocator is PyTorch's gain: "tuned" keeps
                     freed memory in the process. The last tuned run with a worker for each processor counts for the goals."""), *lines,
             *_prose("""What the CIFAR-10 network lacks: its NumPy calls take microseconds, and two workers hand the interpreter's lock
-                    to each other some 700 times a step (voluntary context switches; none with one worker), so that the second worker
-                    brings 1.4 to 1.5 times, PyTorch's second thread 1.9 times. The row with one worker, beside PyTorch with one
-                    thread, is without that. Larger blocks (64 images) gave 5 % more, for two processors alone."""),
+                    to each other some 700 times a step (voluntary context switches of the process; none with one worker), so that the
+                    second worker brings little. The row with one worker, beside PyTorch with one thread, is without that; there it is
+                    memory traffic, each NumPy call a trip of its own through arrays that PyTorch's kernels pass once."""),
             *_rows("date | commit | network | >batch | >workers | allocator | >ours, ms an image | " + "".join(f">{peer} | " for peer in PEERS)
                    + ">rounds | >load | file", rows),
             "![Images a second beside PyTorch](performance/cpu_steps.png)", "", *commands, ""]
