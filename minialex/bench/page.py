@@ -93,7 +93,8 @@ def _cpu(found: list[Table]) -> list[str]:
     return ["## The CPU beside PyTorch", "",
             *_prose(f"""Float32, `--device cpu`, contenders taking turns in one process; a figure of a peer is the median over rounds of
                     (its time / ours): above 1 MiniAlex is faster. {'; '.join(machines)}. The allocator is PyTorch's gain: "tuned" keeps
-                    freed memory in the process. The last tuned run with a worker for each processor counts for the goals."""), *lines,
+                    freed memory in the process. The last tuned run with a worker for each processor counts for the
+                    goals."""), *lines,
             *_prose("""What the CIFAR-10 network lacks: its NumPy calls take microseconds, and two workers hand the interpreter's lock
                     to each other some 700 times a step (voluntary context switches of the process; none with one worker), so that the
                     second worker brings little. The row with one worker, beside PyTorch with one thread, is without that; there it is
