@@ -99,8 +99,8 @@ def _cpu(found: list[Table]) -> list[str]:
                     to each other some 700 times a step (voluntary context switches of the process; none with one worker), so that the
                     second worker brings little. The row with one worker, beside PyTorch with one thread, is without that; there it is
                     memory traffic, each NumPy call a trip of its own through arrays that PyTorch's kernels pass once."""),
-            *_rows("date | commit | network | >batch | >workers | allocator | >ours, ms an image | " + "".join(f">{peer} | " for peer in PEERS)
-                   + ">rounds | >load | file", rows),
+            *_rows("date | commit | network | >batch | >workers | allocator | >ours, ms an image | "
+                   + "".join(f">{peer} | " for peer in PEERS) + ">rounds | >load | file", rows),
             "![Images a second beside PyTorch](performance/cpu_steps.png)", "", *commands, ""]
 
 
