@@ -102,14 +102,10 @@ template <bool WHOLE> struct Filters {
   }
 };
 
-template <class Precision, class T, bool WHOLE> struct Kernel {
-  using Number = typename Precision::Activation;
-  using A = Senders<Number, WHOLE>;
-  using B = Filters<WHOLE>;
-  using Multiply = mma::Product<Precision, T, A, B>;
-  using Out = TileOut<sizeof(Number) == sizeof(bf16)>;
+template <class Precision, class T, bool WHOLE>
+struct Kernel : TileKernel<Precision, T, Senders<typename Precision::Activation, WHOLE>, Filters<WHOLE>> {
   struct Shared {
-    typename Multiply::Shared tiles;
+    typename Kernel::Multiply::Shared tiles;
     Phase phase;
   };
 };

@@ -79,13 +79,8 @@ template <bool WHOLE> struct Filters {
   }
 };
 
-template <class Precision, class T, bool WHOLE> struct Kernel {
-  using Number = typename Precision::Activation;
-  using A = Windows<Number, WHOLE>;
-  using B = Filters<WHOLE>;
-  using Multiply = mma::Product<Precision, T, A, B>;
-  using Out = TileOut<sizeof(Number) == sizeof(bf16)>;
-};
+template <class Precision, class T, bool WHOLE>
+using Kernel = TileKernel<Precision, T, Windows<typename Precision::Activation, WHOLE>, Filters<WHOLE>>;
 
 // Block x: a tile, those of one row of tiles side by side; y: a group; z: a range of a part's depth, where the sum is cut.
 template <class Precision, class T, bool WHOLE>

@@ -189,9 +189,11 @@ template <class PRECISION, bool LARGE> void launch_wgrad(const ConvWgrad& c, Str
   using T = std::conditional_t<LARGE, mma::Large, mma::Small>;
   constexpr int VECTOR = mma::whole_vector<typename PRECISION::Activation>;
   const bool whole_dy = c.dims.Kg() % VECTOR == 0 && c.dims.Ky() % VECTOR == 0, whole_x = c.dims.part() % VECTOR == 0;
-  if (whole_dy && whole_x) launch<PRECISION, T, true, true>(c, stream);
-  else if (whole_dy && VECTOR == 4) launch<PRECISION, T, VECTOR == 4, false>(c, stream);       // the first layer, whose pixels have three numbers
-  else launch<PRECISION, T, false, false>(c, stream);
+  if (whole_dy && whole_x) return launch<PRECISION, T, true, true>(c, stream);
+  if constexpr (VECTOR == 4) {                          // of float32: the first layer, whose pixels have three numbers
+    if (whole_dy) return launch<PRECISION, T, true, false>(c, stream);
+  }
+  launch<PRECISION, T, false, false>(c, stream);
 }
 template void launch_wgrad<mma::TF32, true>(const ConvWgrad&, Stream);
 template void launch_wgrad<mma::TF32, false>(const ConvWgrad&, Stream);

@@ -278,21 +278,13 @@ def test_a_graph_that_waits_for_nobody_is_a_finding(library, module, what):
         graph_steps(graph, 3)
 
 
-@pytest.mark.parametrize("what", ["ready", "arrived", "free"])
-def test_a_missing_event_is_a_finding(library, module, what):
+@pytest.mark.parametrize("forget, what", [(two_devices.forget, "ready"), (two_devices.forget, "arrived"), (two_devices.forget, "free"),
+                                          (two_devices.forget_branch, "fork"), (two_devices.forget_branch, "join")])
+def test_a_missing_event_is_a_finding(library, module, forget, what):
     """Whatever the order in which the streams happen to run: the checker looks at what the events order."""
     net = two_devices_net(module, library, dict(order="forward", streams="now"))
     two_devices.train(net, 1)
-    two_devices.forget(net, what)
-    with pytest.raises(DeviceError, match=r"race|not ordered|another stream"):
-        passes(net, backward=True)
-
-
-@pytest.mark.parametrize("what", ["fork", "join"])
-def test_a_missing_event_of_a_branch_is_a_finding(library, module, what):
-    net = two_devices_net(module, library, dict(order="forward", streams="now"))
-    two_devices.train(net, 1)
-    two_devices.forget_branch(net, what)
+    forget(net, what)
     with pytest.raises(DeviceError, match=r"race|not ordered|another stream"):
         passes(net, backward=True)
 

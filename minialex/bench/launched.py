@@ -77,7 +77,6 @@ class Room:
             op(call.dims, *arguments, context, variant)
         return [_launch(name) for name, _ in self.ops.capture(body).kernels()]
 
-
     def whole(self, asked: tuple[dry.Called | dry.Ordered, ...], precision: str) -> Any:
         """All that a step asks, on as many streams as it asks them, as one graph."""
         extension, context = self.ops.extension, self.ops._context

@@ -29,14 +29,15 @@ class Contender:
     step: Callable[[], None]
     wall: list[float] = field(default_factory=list)         # seconds of each timed step
     cpu: list[float] = field(default_factory=list)          # processor seconds of all threads in it
+    waits: list[int] = field(default_factory=list)          # how often one of them gave its processor up in it, to wait for another
 
     def result(self, images: int) -> dict:
-        """Medians and extremes in ms a step and images a second."""
+        """Medians and extremes in ms a step and images a second; `waits`: voluntary context switches of a step."""
         ms = sorted(1e3 * seconds for seconds in self.wall)
         median = statistics.median(ms)
         return {"name": self.name, "note": self.note, "ms": round(median, 3), "ms_min": round(ms[0], 3), "ms_max": round(ms[-1], 3),
                 "ms_per_image": round(median / images, 4), "images_per_second": round(1e3 * images / median, 2),
-                "cpu_ms": round(1e3 * statistics.median(self.cpu), 3), "steps": len(ms)}
+                "cpu_ms": round(1e3 * statistics.median(self.cpu), 3), "waits": round(statistics.median(self.waits)), "steps": len(ms)}
 
 
 def once(step: Callable[[], None]) -> tuple[float, float]:
@@ -59,9 +60,11 @@ def take_turns(contenders: list[Contender], rounds: int, warm_up: int = 1, pause
             time.sleep(pause)
             for _ in range(lead):
                 contender.step()
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
             wall, cpu = once(contender.step)
             contender.wall.append(wall)
             contender.cpu.append(cpu)
+            contender.waits.append(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before)
 
 
 def paired_ratio(other: Contender, own: Contender) -> float:

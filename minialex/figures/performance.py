@@ -36,16 +36,17 @@ def roofline(points: Sequence[Point], copy: float, ceilings: Mapping[str, float]
             axes.plot([low, ridge, high], [low * copy / 1e12, ceiling / 1e12, ceiling / 1e12], color="0.6", linewidth=1)
             axes.text(high * 1.08, ceiling / 1e12, f"{name}\n{ceiling / 1e12:,.0f}", va="center", fontsize=7, color="0.3")
         axes.text(low * 1.3, low * copy / 1e12 * 2.2, f"{copy / 1e12:.1f} TB/s", fontsize=7, color="0.3", rotation=33)
-        taken: list[tuple[float, float]] = []                           # what has a name already; names side by side go down in steps
+        taken: list[tuple[float, float]] = []                           # what has a name already
         for point in sorted(points, key=lambda point: -point.rate):
             colour = KINDS[point.kind]
             at = point.intensity, point.rate / 1e12
             axes.plot(*at, "o", color=colour, markerfacecolor=colour if point.measured else "white", markersize=5)
             if all(abs(point.intensity / x - 1) > 0.12 or abs(point.rate / y - 1) > 0.25 for x, y in taken):
-                beside = sum(abs(point.rate / y - 1) < 0.05 for _, y in taken)
-                axes.annotate(plain(point.label), at, xytext=(5, -8 - 8 * beside), textcoords="offset points", fontsize=6)
+                flat = point.rate < 0.98 * copy * point.intensity           # off the slope: names side by side, which go up
+                axes.annotate(plain(point.label), at, xytext=(1, 4) if flat else (5, -8), rotation=60 if flat else 0,
+                              textcoords="offset points", fontsize=6)
                 taken.append((point.intensity, point.rate))
-        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low * copy / 1e12 * 0.8, 2 * max(ceilings.values()) / 1e12))
+        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low * copy / 1e12 * 0.8, 5 * max(ceilings.values()) / 1e12))
         axes.set_xlabel("operations for each byte")
         axes.set_ylabel("TFLOP/s")
         axes.grid(alpha=0.3)

@@ -107,5 +107,14 @@ template <bool NARROW> struct TileOut {
   }
 };
 
+// What a kernel of fprop or dgrad is made of, its two operands being given.
+template <class Precision, class T, class A_, class B_> struct TileKernel {
+  using Number = typename Precision::Activation;
+  using A = A_;
+  using B = B_;
+  using Multiply = mma::Product<Precision, T, A, B>;
+  using Out = TileOut<sizeof(Number) == sizeof(bf16)>;
+};
+
 }  // namespace conv_mma
 }  // namespace minialex

@@ -24,7 +24,7 @@ template <class Call> struct Variant {
   size_t (*workspace)(const Dims&);                   // nullptr: none; else bytes
   void (*launch)(const Call&, Stream);
   size_t shared = 0;                                  // bytes of a block, where more than the 99 KiB of any GPU since sm_80
-  Stored takes = Stored::any;                         // of a row that takes one kind of activations alone
+  Stored takes = Stored::any;                         // of a float32 row that takes one kind of activations alone
 };
 
 // The rows stand in the order of preference; the last one is "direct" and runs every shape.
@@ -33,7 +33,14 @@ template <class Call> struct Op {
   std::vector<Variant<Call>> variants;
 };
 
-template <class Call> bool takes(const Variant<Call>& variant, Stored stored) { return variant.takes == Stored::any || variant.takes == stored; }
+// What a row takes: those that multiply in bf16 bfloat16, in another precision than float32 float32.
+template <class Call> Stored taken(const Variant<Call>& variant) {
+  if (!std::strcmp(variant.precision, "float32")) return variant.takes;
+  return std::strcmp(variant.precision, "bf16") ? Stored::float32 : Stored::bf16;
+}
+template <class Call> bool takes(const Variant<Call>& variant, Stored stored) {
+  return taken(variant) == Stored::any || taken(variant) == stored;
+}
 
 template <class Call> const char* refusal(const Variant<Call>& variant, const typename Call::Dims& dims) {
   return variant.refuses ? variant.refuses(dims) : nullptr;
@@ -62,7 +69,7 @@ const Variant<Call>& forced(const Op<Call>& op, const typename Call::Dims& dims,
   for (const auto& variant : op.variants) {
     if (name == variant.name) {
       const char* why = refusal(variant, dims);
-      MINIALEX_CHECK(DTypeError, takes(variant, stored), caller, ": variant ", name, " takes activations of ", words(variant.takes), ", not of ",
+      MINIALEX_CHECK(DTypeError, takes(variant, stored), caller, ": variant ", name, " takes activations of ", words(taken(variant)), ", not of ",
                      words(stored));
       MINIALEX_CHECK(ShapeError, !why, caller, ": variant ", name, " does not run ", dims.text(), ": ", why ? why : "");
       MINIALEX_CHECK(ShapeError, variant.shared <= shared, caller, ": variant ", name, " does not run ", dims.text(), ": its blocks take ",

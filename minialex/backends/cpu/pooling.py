@@ -1,4 +1,4 @@
-"""What both poolings share: which inputs the windows' taps meet, along one axis."""
+"""What the ops with neighbours in a map share: pieces of images; and both poolings, which inputs the windows' taps meet along one axis."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def taps(extent: int, out: int, window: int, stride: int) -> tuple[tuple[slice, 
     return tuple(result)
 
 
-def each_piece(function: Callable[..., None], *arrays: np.ndarray) -> None:
-    """function(*pieces), each piece some images (n or columns, n, H, W, C): all columns at once where they are small."""
+def each_piece(function: Callable[..., None], *arrays: np.ndarray, elements: int = ELEMENTS) -> None:
+    """function(*pieces), each piece some images (n or columns, n, H, W, C) of `elements` or one: all columns at once if small."""
     G, N, H, W, C = arrays[0].shape
 
     def block(start: int, stop: int) -> None:
-        if G * (stop - start) * H * W * C <= ELEMENTS:
+        if G * (stop - start) * H * W * C <= elements:
             function(*(array[:, start:stop] for array in arrays))
             return
-        step = max(1, ELEMENTS // (H * W * C))
+        step = max(1, elements // (H * W * C))
         for g in range(G):
             for a in range(start, stop, step):
                 function(*(array[g, a:min(a + step, stop)] for array in arrays))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .. import checks
+from .pooling import each_piece
 from .sums import divide_by_power, scale, window_sum
-from .workers import over_images, scratch, zeroed
+from .workers import scratch, zeroed
 
 PIECE = 131072              # elements in work at a time: large enough that two workers do not queue for the interpreter
 
@@ -18,7 +21,7 @@ def spatial_norm_fprop(x: np.ndarray, y: np.ndarray, *, n: int, k: float, alpha:
     def images(x: np.ndarray, y: np.ndarray) -> None:
         divide_by_power(x, _scale(x, n, k, alpha), beta, y)
 
-    _each_piece(images, x, y)
+    each_piece(images, x, y, elements=PIECE)
 
 
 def spatial_norm_bprop(x: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, n: int, k: float, alpha: float, beta: float) -> None:
@@ -34,20 +37,7 @@ def spatial_norm_bprop(x: np.ndarray, dy: np.ndarray, dx: np.ndarray, *, n: int,
         np.multiply(through, 2 * alpha * beta, out=through)
         np.subtract(dx, through, out=dx)
 
-    _each_piece(images, x, dy, dx)
-
-
-def _each_piece(function, *arrays: np.ndarray) -> None:
-    """function(*pieces), each piece some images (m, H, W, C) of one column."""
-    G, N, H, W, C = arrays[0].shape
-    most = max(1, PIECE // (H * W * C))
-
-    def block(start: int, stop: int) -> None:
-        for g in range(G):
-            for first in range(start, stop, most):
-                function(*(array[g, first:min(first + most, stop)] for array in arrays))
-
-    over_images(block, N, arrays[0].size)
+    each_piece(images, x, dy, dx, elements=PIECE)
 
 
 def _scale(x: np.ndarray, n: int, k: float, alpha: float) -> np.ndarray:
@@ -55,9 +45,10 @@ def _scale(x: np.ndarray, n: int, k: float, alpha: float) -> np.ndarray:
 
 
 def _around(ufunc: np.ufunc, a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
-    """Sums of ufunc(a, b), images (m, H, W, C), over n x n pixels around each: a view of scratch memory that the next call overwrites."""
-    m, H, W, C = a.shape
-    wide = zeroed("square", m, (H + n - 1, W + n - 1, C), a.dtype, n)
-    ufunc(a, b, out=wide[:, n // 2:n // 2 + H, n // 2:n // 2 + W])
+    """Sums of ufunc(a, b), images (..., H, W, C), over n x n pixels around each: a view of scratch memory that the next call overwrites."""
+    *images, H, W, C = a.shape
+    wide = zeroed("square", math.prod(images), (H + n - 1, W + n - 1, C), a.dtype, n)
+    bordered = wide.reshape(*images, *wide.shape[1:])
+    ufunc(a, b, out=bordered[..., n // 2:n // 2 + H, n // 2:n // 2 + W, :])
     down = window_sum(wide.reshape(-1), n, wide.strides[1] // a.itemsize, "down")
-    return np.ndarray((m, H, W, C), a.dtype, window_sum(down, n, C, "across"), 0, wide.strides)
+    return np.ndarray(a.shape, a.dtype, window_sum(down, n, C, "across"), 0, bordered.strides)

@@ -5,9 +5,9 @@ product over channels at each point.  A form knows its arrays: factors of inputs
 gradients (points, rows, K), with a row for each tile.  The transforms are matrix products as well, on whole arrays of tiles.
 
 `Square`: both axes at seven points, in tiles of m x m outputs, m = 8 - r for windows of r x r: 49 products a tile where the direct form
-has m^2 r^2.  B, G and A are Kronecker squares.  55 = 11 x 5, 27 = 9 x 3, and 13 is padded to 15.
+has m^2 r^2.  B, G and A are Kronecker squares.  Of the paper's maps 55 = 11 x 5, and 13 is padded to 15.
 `Rows`: only along rows, at eight points, in tiles of m = 9 - S outputs; the R taps of a column stay side by side in the depth of the
-product.  8 R products where the direct form has m R S, and hardly any transforms: better where channels are few.
+product.  8 R products where the direct form has m R S, and hardly any transforms: better where channels are few.  27 is padded to 7 x 4.
 
 The points lose least in float32 among the symmetric and usual ones tried: the root mean square error is at most 10 times that of the
 direct form (tests/test_winograd.py), far inside the bound that holds for both.
