@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 import subprocess
 import sys
 from dataclasses import replace
@@ -198,6 +199,9 @@ def test_contenders_take_turns():
     assert [len(one.wall) for one in both] == [2, 2]
     both[0].wall, both[1].wall = [1.0, 2.0, 3.0], [2.0, 4.0, 3.0]
     assert paired_ratio(both[1], both[0]) == 2.0
+    sleeper = Contender("c", "", lambda: [time.sleep(1e-4) for _ in range(5)])
+    take_turns([sleeper], 1, pause=0)
+    assert sleeper.waits[0] >= 5 and sleeper.result(1)["waits"] >= 5
 
 
 def test_step_writes_what_is_needed_to_repeat_it(tmp_path, capsys):

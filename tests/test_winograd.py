@@ -162,6 +162,19 @@ def test_new_weights_are_seen_at_the_next_call(name):
     np.testing.assert_array_equal(doubled, 2 * y)
 
 
+def test_one_job_may_run_both_directions():
+    """What it keeps of filters (as many channels as maps) for one is not taken for the other."""
+    Gx, Gy, C, K, groups, H, R, stride, pad, n = CASES["conv4"]
+    geometry = dict(stride=stride, pad=pad, groups=groups)
+    arrays = [normal(7)(shape).astype(np.float32) for shape in
+              ((Gx, n, H, H, C), (Gy * K, R, R, Gx * C // groups), (Gy * K,), (Gy, n, H, H, K))]
+    want, got = passes(*arrays, geometry), []
+    cpu.parallel(lambda slot, item: got.append(passes(*arrays, geometry)), (0, 1))
+    for made in got:
+        for a, b in zip(made[:2], want, strict=False):
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("name", ("conv3", "one column, two groups"))
 def test_any_number_of_workers_gives_the_same_bits(name):
     Gx, Gy, C, K, groups, H, R, stride, pad, _ = CASES[name]
