@@ -58,8 +58,8 @@ def _targets(known: Known) -> list[str]:
             *([f"- {gpu}" for gpu in gpus] + [""] if gpus else [])]
 
 
-def _steps_on_the_cpu(found: list[Table]) -> list[Table]:
-    return [table for table in found if table.table["what"] == "step" and "devices" not in table.where
+def _on_the_cpu(found: list[Table], what: str = "step") -> list[Table]:
+    return [table for table in found if table.table["what"] == what and "devices" not in table.where
             and "--device" not in table.where["command"]]
 
 
@@ -68,8 +68,26 @@ def _counting(found: list[Table]) -> list[Table]:
     return [table for table in found if table.where["malloc"] and table.where["workers"] == table.where["processors"]]
 
 
+def _why_short(found: list[Table]) -> list[str]:
+    """What the CIFAR-10 network lacks, from its step with all workers, with one, and its ops one by one."""
+    peer, steps = "torch best eager", _on_the_cpu(found)
+    all_, one = (latest([table for table in steps if table.row(peer) and accepted(table)], "step", recipe="cifar18")
+                 for accepted in (lambda table: table.where["workers"] > 1, lambda table: table.where["workers"] == 1))
+    ops = latest(_on_the_cpu(found, "ops"), "ops", recipe="cifar18")
+    if not (all_ and one and ops):
+        return []
+    own, alone = all_.table["rows"][0], one.table["rows"][0]
+    behind = sorted((row for row in ops.table["rows"] if row.get("peer_ms")), key=lambda row: row["peer_ms"] - row["ms"])[:6]
+    names = ", ".join(f"{row['layer']} {row['op']} {row['ms']:.1f} ms ({row['peer_ratio']:.2f})" for row in behind)
+    return _prose(f"""What the CIFAR-10 network lacks: NumPy makes a trip through memory of each small step of an op, and short calls of
+                  two workers wait for the interpreter's lock: {own['waits']} waits a step (voluntary context switches), {alone['waits']}
+                  with one worker. The second worker makes a step {alone['ms'] / own['ms']:.2f} times faster, PyTorch's second thread
+                  {one.row(peer)['ms'] / all_.row(peer)['ms']:.2f} times. With one of each the step has {one.row(peer)['ratio']:.2f} of
+                  PyTorch's speed. The ops furthest behind PyTorch's, cold caches, its time / ours in brackets ({ops.file}): {names}.""")
+
+
 def _cpu(found: list[Table]) -> list[str]:
-    steps, lines = _steps_on_the_cpu(found), []
+    steps, lines = _on_the_cpu(found), []
     rows = []
     for recipe, batch, peer, goal, word in CPU_TARGETS:
         having = [table for table in _counting(steps) if table.row(peer)]
@@ -89,16 +107,13 @@ def _cpu(found: list[Table]) -> list[str]:
     machines = sorted({f"{where['processors']} cores of an {where['processor']}, NumPy "
                        f"{where['versions']['numpy']}, PyTorch {where['versions'].get('torch', 'none')}"
                        for where in (table.where for table in steps)})
-    commands = dict.fromkeys(f"- {table.file}: `{table.where['command']}`" for table in steps)
+    commands = dict.fromkeys(f"- {table.file}: `{table.where['command']}`" for table in (*steps, *_on_the_cpu(found, "ops")))
     return ["## The CPU beside PyTorch", "",
             *_prose(f"""Float32, `--device cpu`, contenders taking turns in one process; a figure of a peer is the median over rounds of
                     (its time / ours): above 1 MiniAlex is faster. {'; '.join(machines)}. The allocator is PyTorch's gain: "tuned" keeps
                     freed memory in the process. The last tuned run with a worker for each processor counts for the
                     goals."""), *lines,
-            *_prose("""What the CIFAR-10 network lacks: its NumPy calls take microseconds, and two workers hand the interpreter's lock
-                    to each other some 700 times a step (voluntary context switches of the process; none with one worker), so that the
-                    second worker brings little. The row with one worker, beside PyTorch with one thread, is without that; there it is
-                    memory traffic, each NumPy call a trip of its own through arrays that PyTorch's kernels pass once."""),
+            *_why_short(found),
             *_rows("date | commit | network | >batch | >workers | allocator | >ours, ms an image | "
                    + "".join(f">{peer} | " for peer in PEERS) + ">rounds | >load | file", rows),
             "![Images a second beside PyTorch](performance/cpu_steps.png)", "", *commands, ""]
@@ -247,7 +262,7 @@ def draw(known: Known, folder: Path) -> list[Path]:
     performance.made_up(panels, folder / "floors.png", title="A step of paper in bf16 at batch 128, each kernel at its floor: "
                         "predicted from bytes and operations, not measured")
     panels = []
-    cpu = _counting(_steps_on_the_cpu(known.found))
+    cpu = _counting(_on_the_cpu(known.found))
     for recipe, batch in sorted({(table.table["recipe"], table.table["batch"]) for table in cpu}, key=lambda key: (key[0] != "paper", key)):
         of = [table for table in cpu if (table.table["recipe"], table.table["batch"]) == (recipe, batch)]
         entries = []
